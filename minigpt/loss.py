@@ -1,0 +1,107 @@
+"""Cross-entropy of the next token, averaged over tokens, without ever holding all logits.
+
+Shapes: N tokens (B T flattened), C channels, V vocabulary.
+
+    loss = 1/n sum_t ( log sum_v exp(h_t W_v) - h_t W_target(t) ),   t over the n tokens that have a target
+
+For small models the logits N x V and their gradient are the largest tensors of a training step. `fast` makes both
+a chunk of rows at a time, while they are still in the processor's cache, and keeps only what the weights need.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+IGNORE = -100  # the target of a token that is not to be predicted: padding, the prompt of an instruction
+CHUNK_BYTES = 4 << 20  # logits held at a time
+
+
+def plain(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    """Sum of the losses, by the formula: hidden (B, T, C), targets (B, T) -> a float32 number.
+
+    >>> head, h, t = nn.Linear(8, 50), torch.randn(2, 3, 8), torch.tensor([[1, 2, IGNORE], [3, 4, 5]])
+    >>> torch.allclose(plain(h, head, t), cross_entropy(h, head, t, "sum"))
+    True
+    """
+    logits = rearrange(head(hidden), "b t v -> (b t) v")
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return F.cross_entropy(logits, rearrange(targets, "b t -> (b t)"), ignore_index=IGNORE, reduction="sum")
+
+
+def cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Mean (or "sum") of the losses over the tokens that have a target, in nats; 0 if none has.
+
+    Divide the sum by the tokens of the whole optimizer step when it has several micro-batches: the mean of
+    their means weighs a token by how few neighbours it has.
+    """
+    hidden, targets = rearrange(hidden, "b t c -> (b t) c"), rearrange(targets, "b t -> (b t)")
+    if type(head) is nn.Linear and head.bias is None:
+        total = fast(hidden, head.weight, targets)
+    else:
+        total = _recomputed(hidden, head, targets)
+    if reduction == "sum":
+        return total
+    return total / (targets != IGNORE).sum().clamp(min=1)
+
+
+def fast(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the losses of a linear head, (N, C), (V, C), (N,) -> a number; its gradient is made on the way."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    return _LinearCrossEntropy.apply(hidden, weight, targets)
+
+
+def _chunk_rows(n_vocab: int, itemsize: int) -> int:
+    """At least 128 rows, or the matrix products starve."""
+    return max(128, CHUNK_BYTES // (n_vocab * itemsize))
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """d loss / d logits = softmax - onehot needs nothing from later: so forward already makes
+    dh = (softmax - onehot) W and dW = (softmax - onehot)^T h, chunk by chunk, and backward only scales them."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        d_hidden = torch.empty_like(hidden) if wants_hidden else None
+        d_weight = torch.zeros_like(weight, dtype=wide) if wants_weight else None
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        rows = _chunk_rows(len(weight), hidden.element_size())
+        for start in range(0, len(hidden), rows):
+            h, target = hidden[start : start + rows], targets[start : start + rows, None]
+            real = target != IGNORE
+            target = target.where(real, 0)
+            log_p = torch.log_softmax(h @ weight.T, dim=-1, dtype=wide)
+            total -= (log_p.gather(1, target) * real).sum()
+            if not (wants_hidden or wants_weight):
+                continue
+            slope = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=wide))
+            slope = slope.mul_(real).to(hidden.dtype)
+            if wants_hidden:
+                torch.mm(slope, weight, out=d_hidden[start : start + rows])
+            if wants_weight and slope.dtype == wide:
+                d_weight.addmm_(slope.T, h)
+            elif wants_weight:
+                d_weight += slope.T @ h
+        ctx.save_for_backward(d_hidden, d_weight if d_weight is None else d_weight.to(weight.dtype))
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, scale: Tensor):
+        return *(None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.saved_tensors), None
+
+
+def _recomputed(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
+    """The same sum for any head (an adapted one, one with a bias): logits of a chunk, made again in backward."""
+    total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+    n_vocab = getattr(head, "out_features", 50_000)
+    rows = _chunk_rows(n_vocab, hidden.element_size())
+    for h, target in zip(hidden.split(rows), targets.split(rows), strict=True):
+        total = total + checkpoint(plain, h[None], head, target[None], use_reentrant=False)
+    return total
