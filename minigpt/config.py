@@ -87,7 +87,7 @@ class GPTConfig:
                 raise Error(f"GPTConfig.{name} is {value!r}: {nearest(str(value), known)}")
         if self.n_heads % self.n_kv_heads:
             fits = [k for k in range(1, self.n_heads + 1) if self.n_heads % k == 0]
-            raise Error(f"GPTConfig: {self.n_kv_heads} key/value heads do not divide {self.n_heads} heads: one of {fits}")
+            raise Error(f"GPTConfig: {self.n_kv_heads} key/value heads do not divide {self.n_heads} heads: take of {fits}")
         if self.positions == "rotary" and self.d_head % 2:
             raise Error(f"GPTConfig: rotary positions turn pairs, but d_head is {self.d_head}: make it even")
         for name in ("embed_dropout", "attn_dropout", "resid_dropout"):
