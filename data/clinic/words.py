@@ -1,7 +1,7 @@
 """Small tools for text that exists in two languages.
 
-The tables write one meaning as "english|chinese", and a list of meanings as "a|甲; b|乙", so that the two wordings stand
-side by side and cannot drift apart.
+The tables write one meaning as "english|chinese", and a list of meanings as "a|甲; b|乙", so that the two wordings
+stand side by side and cannot drift apart.
 """
 
 import string
@@ -36,13 +36,14 @@ def fill(text, slots):
 
 
 def sentence(text):
-    """Upper-case the first letter and end with a full stop.
+    """Upper-case the first letter, unless the word is spelled its own way, and end with a full stop.
 
-    >>> sentence("no acute distress")
-    'No acute distress.'
+    >>> sentence("no acute distress"), sentence("eGFR 34")
+    ('No acute distress.', 'eGFR 34.')
     """
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text[-1:] in ".?!" else ".")
+    first = text[:1].upper() if text.split(" ")[0].islower() else text[:1]
+    return first + text[1:] + ("" if text[-1:] in ".?!" else ".")
 
 
 def listed(parts, last="and"):
