@@ -88,7 +88,7 @@ def spoken(turns, colon):
     return "\n".join(f"{speaker}{colon}{text}" for speaker, text in lines)
 
 
-def speciality(name, language):
+def specialty_name(name, language):
     """A specialty's name; the table of specialties is here because both languages and the pairs need it."""
     return say(next(x for x in SPECIALTIES if x.startswith(name + "|")), language)
 

@@ -9,7 +9,7 @@ instruction asks for something to be written: the answer is rendered from the sa
 from .case import UNITS
 from .dice import Dice
 from .measures import TESTS, flag
-from .note import names_of, result, speciality
+from .note import names_of, result, specialty_name
 from .symptoms import clinical
 from .words import article, items, listed, say, sentence
 
@@ -107,7 +107,7 @@ def about_patient(case, note):
     if note.body("exam"):
         yield "pressure", "", note.body("exam"), f"{case.vitals['sbp']:.0f}/{case.vitals['dbp']:.0f}"
     if note.body("history"):
-        yield "specialty", "", history, enumerate_([speciality(case.condition.specialty, language)], language)
+        yield "specialty", "", history, enumerate_([specialty_name(case.condition.specialty, language)], language)
     opinion = note.body("assessment") or note.body("opinion")
     if opinion and history and age in history:
         mains = [case.say(clinical(key), language) for key in case.mains]
