@@ -337,6 +337,41 @@ def test_discharge_repeats_the_admission(notes):
     assert values > 100
 
 
+def test_fever_is_told_as_it_is_measured(notes):
+    told = {True: 0, False: 0}
+    for n in of(notes, "admission"):
+        degrees = float(re.search(r"(\d\d\.\d)(?: C|℃)", n["text"]).group(1))
+        denied = re.search(r"(denies|No|has been no) [^.\n]*fever|(否认|。无|病程中无)[^。]*发热", n["text"])
+        first = n["text"].split(n["sections"][1])[0]  # the chief complaint
+        if denied:
+            assert degrees < 37.5, n["id"]
+        elif "fever" in first.lower() or "发热" in first:
+            assert degrees >= 37.3, n["id"]
+        else:
+            continue
+        told[bool(denied)] += 1
+    assert min(told.values()) > 20
+
+
+def test_no_two_drugs_of_one_kind_to_take_home(notes):
+    kinds = (
+        "perindopril ramipril valsartan losartan 培哚普利 雷米普利 缬沙坦 氯沙坦",
+        "atorvastatin rosuvastatin 阿托伐他汀 瑞舒伐他汀",
+        "apixaban rivaroxaban 阿哌沙班 利伐沙班",
+        "ibuprofen naproxen celecoxib etoricoxib 布洛芬 萘普生 塞来昔布 依托考昔",
+        "bisoprolol metoprolol propranolol labetalol 比索洛尔 美托洛尔 普萘洛尔 拉贝洛尔",
+        "omeprazole pantoprazole 奥美拉唑 泮托拉唑",
+    )
+    found = 0
+    for n in of(notes, "discharge"):
+        lines = re.findall(r"[^\n;；。：】]*(?:\(new\)|\(continued\)|（新加）|（继用）)", n["text"])
+        for kind in kinds:
+            same = [line for line in lines if any(re.search(rf"(?<!/){drug} \d", line, re.I) for drug in kind.split())]
+            assert len(same) <= 1, (n["id"], same)
+            found += len(same)
+    assert found > 100
+
+
 def test_sides_agree_from_findings_to_impression(notes):
     compared = 0
     for n in of(notes, "radiology"):

@@ -286,7 +286,7 @@ CONDITIONS = (
         ),
         never="ckd cirrhosis",
         avoid="anticoagulant",
-        vitals="t 37.4-38.4, hr 88-108, sbp 128-112",
+        vitals="t 37.6-38.5, hr 88-108, sbp 128-112",
         exam="pericardial friction rub at the left sternal edge|胸骨左缘可闻及心包摩擦音; no pulsus paradoxus|无奇脉",
         labs="crp 28-120, wbc 9.8-13.2, esr 28-60, tnt 8-26",
         studies=(

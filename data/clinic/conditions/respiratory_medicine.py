@@ -86,7 +86,7 @@ CONDITIONS = (
         risks="htn ihd",
         never="copd asthma",
         avoid="betablocker benzodiazepine",
-        vitals="t 36.8-37.8, hr 88-116, rr 22-32, spo2 92-84",
+        vitals="t 36.6-37.3, hr 88-116, rr 22-32, spo2 92-84",
         exam=(
             "barrel chest, prolonged expiration|桶状胸，呼气相延长; "
             "widespread expiratory wheeze|双肺散在呼气相哮鸣音; "
