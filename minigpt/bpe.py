@@ -6,7 +6,7 @@ that cuts text into pieces no merge crosses) and `specials` (text -> id, never m
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -98,6 +98,13 @@ def learn(texts: Iterable[str], size: int, pattern: str, progress: bool = False)
         initial_alphabet=list(byte_characters()),
         show_progress=progress,
     )
-    model.train_from_iterator(texts, trainer)
+    model.train_from_iterator(_in_pieces(texts), trainer)
     vocab = json.loads(model.to_str())["model"]["vocab"]
     return {to_bytes(text): i for text, i in sorted(vocab.items(), key=by_id)}
+
+
+def _in_pieces(texts: Iterable[str], size: int = 8192) -> Iterator[str]:
+    # tokenizers takes 256 texts at a time and spends a hundred bytes on each word: 256 books would be gigabytes.
+    for text in texts:
+        for i in range(0, len(text), size):
+            yield text[i : i + size]

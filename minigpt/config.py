@@ -3,6 +3,7 @@
 Symbols as in the GPT-3 paper (Brown et al. 2020, table 2.1): n_layers, d_model, n_heads, d_head, d_ff.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 
 from minigpt.errors import Error, nearest
@@ -51,13 +52,17 @@ class GPTConfig:
         self._check_sizes()
         self._derive()
         self._check_choices()
+        self._check_numbers()
         self._check_window()
 
     def _check_sizes(self):
         sizes = ("vocab_size", "context", "n_layers", "n_heads", "d_model", "d_head", "n_kv_heads", "d_ff", "window")
+        may_be_none = ("d_head", "n_kv_heads", "d_ff", "window")
         for name in sizes:
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if value is None and name in may_be_none:
+                continue
+            if type(value) is not int or value < 1:  # not isinstance: True is an int
                 raise Error(f"GPTConfig.{name} is {value!r}: give a whole number of at least 1")
 
     def _derive(self):
@@ -73,7 +78,6 @@ class GPTConfig:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
         if self.d_ff is None:
             object.__setattr__(self, "d_ff", 4 * self.d_model)
-        object.__setattr__(self, "banded_layers", tuple(self.banded_layers))
 
     def _check_choices(self):
         choices = {
@@ -87,24 +91,36 @@ class GPTConfig:
                 raise Error(f"GPTConfig.{name} is {value!r}: {nearest(str(value), known)}")
         if self.n_heads % self.n_kv_heads:
             fits = [k for k in range(1, self.n_heads + 1) if self.n_heads % k == 0]
-            raise Error(f"GPTConfig: {self.n_kv_heads} key/value heads do not divide {self.n_heads} heads: take of {fits}")
+            raise Error(
+                f"GPTConfig: {self.n_kv_heads} key/value heads do not divide {self.n_heads} heads: take one of {fits}"
+            )
         if self.positions == "rotary" and self.d_head % 2:
             raise Error(f"GPTConfig: rotary positions turn pairs, but d_head is {self.d_head}: make it even")
+        for name in ("gated", "bias", "tied"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise Error(f"GPTConfig.{name} is {value!r}: give True or False")
+
+    def _check_numbers(self):
         for name in ("embed_dropout", "attn_dropout", "resid_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise Error(f"GPTConfig.{name} is {getattr(self, name)}: give a probability in [0, 1)")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+                raise Error(f"GPTConfig.{name} is {value!r}: give a probability in [0, 1)")
         for name in ("norm_eps", "rope_theta", "init_std"):
-            if not getattr(self, name) > 0:
-                raise Error(f"GPTConfig.{name} is {getattr(self, name)}: give a number above 0")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0.0 < value < math.inf:
+                raise Error(f"GPTConfig.{name} is {value!r}: give a number above 0")
 
     def _check_window(self):
+        if not isinstance(self.banded_layers, list | tuple):
+            raise Error(f"GPTConfig.banded_layers is {self.banded_layers!r}: give a list of layer numbers")
+        object.__setattr__(self, "banded_layers", tuple(self.banded_layers))
         if bool(self.banded_layers) != (self.window is not None):
             raise Error(
                 f"GPTConfig: window is {self.window} and banded_layers is {self.banded_layers}: "
                 "a banded layer needs both (say window=256, banded_layers=(1, 3, 5)), a dense model neither"
             )
         for layer in self.banded_layers:
-            if not isinstance(layer, int) or not 0 <= layer < self.n_layers:
+            if type(layer) is not int or not 0 <= layer < self.n_layers:
                 raise Error(f"GPTConfig.banded_layers names layer {layer!r}: layers are 0 to {self.n_layers - 1}")
         if len(set(self.banded_layers)) != len(self.banded_layers):
             raise Error(f"GPTConfig.banded_layers {self.banded_layers} names a layer twice: name each once")

@@ -9,7 +9,6 @@ No pickle is read, nothing is fetched. `families.py` holds the names.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -30,17 +29,41 @@ def load(directory, *, dtype: torch.dtype | None = torch.float32, device="cpu", 
     Every tensor must be there, used, and of the right shape; whatever is not raises `Error` naming it.
     """
     directory = Path(directory)
-    family, config = read_config(directory)
+    _, config = read_config(directory)
     if changes:
         config = GPTConfig.from_dict(config.to_dict() | changes)
-    source = _Tensors(directory)
     with torch.device("meta"):
         model = GPT(config)
-    model = model.to(dtype or source.dtype()).to_empty(device=device)
+    model = model.to(dtype or _Tensors(directory).dtype()).to_empty(device=device)
     if config.tied:
         model.head.weight = model.token_embedding.weight
-    _fill(model, family, source)
+    load_weights(model, directory)
     return model.eval()
+
+
+def load_weights(model: GPT, directory):
+    """Copy the weights of a directory into a model of that shape, tensor by tensor."""
+    directory = Path(directory)
+    family, _ = read_config(directory)
+    _fill(model, family, _Tensors(directory))
+
+
+def find(name: str, download: bool = False) -> Path:
+    """The directory `name`; or, only when asked to `download`, the model of that name fetched from the hub."""
+    if Path(name).is_dir():
+        return Path(name)
+    if not download:
+        raise Error(f"{name}: no such directory; to fetch the model of that name from the hub, add --download")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise Error("--download needs the package: pip install minigpt[download]") from None
+    files = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "vocab.json", "merges.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except Exception as problem:  # whatever the network brings: one sentence
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise Error(f"{name}: could not be fetched from the hub ({reason})") from None
 
 
 def save(model: GPT, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
@@ -216,11 +239,12 @@ def _remove_others(directory: Path, written: set[str]):
     index = directory / "model.safetensors.index.json"
     if len(written) == 1:
         index.unlink(missing_ok=True)
-    for file in _weight_files(directory):
-        if file.name not in written:
+    for file in model_files(directory):
+        if file.suffix == ".safetensors" and file.name not in written:
             file.unlink()
 
 
-def _weight_files(directory: Path) -> Iterator[Path]:
-    yield from directory.glob("model-?????-of-?????.safetensors")
-    yield from directory.glob("model.safetensors")
+def model_files(directory: Path) -> list[Path]:
+    """The files `save` writes, config.json last: who copies them in this order never has a config without weights."""
+    found = [*directory.glob("model*.safetensors"), *directory.glob("model.safetensors.index.json")]
+    return sorted(found) + [directory / "config.json"]

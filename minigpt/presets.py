@@ -41,7 +41,7 @@ def gpt2(size: str = "small", **changes) -> GPTConfig:
     >>> gpt2("medium", context=2048).n_layers
     24
     """
-    return GPTConfig(**_row("gpt2", _GPT2, size) | changes)
+    return GPTConfig(**_row("gpt2", _GPT2, size, changes) | changes)
 
 
 def gpt3(size: str = "small", **changes) -> GPTConfig:
@@ -53,9 +53,9 @@ def gpt3(size: str = "small", **changes) -> GPTConfig:
     >>> gpt3("175B").layer_window(0), gpt3("175B").layer_window(1)
     (None, 256)
     """
-    sizes = _row("gpt3", _GPT3, size) | {"context": 2048}
-    n_layers = changes.get("n_layers", sizes["n_layers"])
-    banding = {"window": 256, "banded_layers": tuple(range(1, n_layers, 2))}
+    sizes = _row("gpt3", _GPT3, size, changes) | {"context": 2048}
+    odd = tuple(range(1, changes.get("n_layers", sizes["n_layers"]), 2))
+    banding = {"window": 256, "banded_layers": odd} if odd else {}
     if "window" in changes and changes["window"] is None:
         banding = {}
     return GPTConfig(**sizes | banding | changes)
@@ -82,7 +82,10 @@ def llama_like(**changes) -> GPTConfig:
     return GPTConfig(**shape | changes)
 
 
-def _row(family: str, table: dict, size: str) -> dict:
+def _row(family: str, table: dict, size: str, changes: dict) -> dict:
     if size not in table:
         raise Error(f"presets.{family} has no size {size!r}: {nearest(size, table)}")
-    return dict(zip(("n_layers", "n_heads", "d_head", "d_model"), table[size], strict=True))
+    row = dict(zip(("n_layers", "n_heads", "d_head", "d_model"), table[size], strict=True))
+    if {"n_heads", "d_model"} & changes.keys():
+        del row["d_head"]  # another width: derived from it, not the published 64
+    return row

@@ -187,9 +187,7 @@ class TextStream:
 
     def flush(self) -> str:
         """What was held back, as U+FFFD if it is half a character; the stream can then start again."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decoder.decode(b"", final=True)
 
 
 def _checked(text: str) -> str:

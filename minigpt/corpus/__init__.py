@@ -1,0 +1,15 @@
+"""From the user's files to batches.
+
+    question                                   file
+    Which texts are in these files?            documents.py
+    How do they become a directory of tokens?  preparation.py
+    How is that directory opened?              tokens.py
+    What does one training step see?           batches.py
+"""
+
+from minigpt.corpus.batches import IGNORE, Batch, Batches
+from minigpt.corpus.documents import Document, Documents
+from minigpt.corpus.preparation import prepare
+from minigpt.corpus.tokens import Tokens, load_tokens
+
+__all__ = ["IGNORE", "Batch", "Batches", "Document", "Documents", "Tokens", "load_tokens", "prepare"]

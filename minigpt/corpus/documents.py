@@ -1,0 +1,250 @@
+"""Files as users have them -> documents: .txt (one, or a folder of them), .jsonl, .csv and .parquet, streamed.
+
+A line that cannot be used is reported by file and line, never by content: these are clinical notes.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt.errors import Error, nearest
+
+_BOM = b"\xef\xbb\xbf"  # Windows programs begin UTF-8 files with it
+_NOT_UTF8 = "not UTF-8 (save it as UTF-8)"
+_SURROGATE = "not valid Unicode (a lone surrogate)"
+_LARGEST_CELL = 2**26  # bytes; an unclosed quote would otherwise read the whole rest of a .csv as one note
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text and where it came from; `line` is the line or row, from 1, and 0 for a whole file."""
+
+    text: str
+    file: Path
+    line: int = 0
+
+
+class Bad:
+    """Lines that could not be used: `counts` by reason, and the `first` five as "file:line: reason".
+
+    >>> bad = Bad(); bad.add("notes.jsonl:7", "empty"); bad.total, bad.first, dict(bad.counts)
+    (1, ['notes.jsonl:7: empty'], {'empty': 1})
+    """
+
+    def __init__(self):
+        self.counts, self.first = Counter(), []
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    def add(self, place: str, reason: str) -> None:
+        self.counts[reason] += 1
+        if len(self.first) < 5:
+            self.first.append(f"{place}: {reason}")
+
+
+class Documents:
+    """The documents of `source`, one pass each time it is iterated; memory holds one document.
+
+    source: a .txt file (one document), a folder (every .txt below it, in order of path, dot files left out), or a
+    .jsonl, .csv (with a header) or .parquet file, where `field` names the text. Text is taken as it is, newlines
+    too; only a byte order mark goes. Bad lines (no JSON, no such field, no text, not UTF-8, blank) are left out with
+    on_bad="skip" and are an Error with on_bad="refuse"; after a pass `bad` says which they were. During a pass
+    `position` counts the bytes read of `size`.
+
+    Errors: no such file, a kind it does not read, a field that no line has (with the nearest one), a damaged file.
+    """
+
+    def __init__(self, source: str | Path, field: str | None = None, on_bad: str = "skip"):
+        self.source, self.field, self.on_bad = Path(source), field, on_bad
+        if on_bad not in ("skip", "refuse"):
+            raise Error(f"on_bad is {on_bad!r}, expected 'skip' or 'refuse'")
+        self.files, self._read = _kind(self.source)
+        if self._read is _read_texts and field is not None:
+            raise Error(f"{source}: text files have no fields: leave out field {field!r}")
+        self.size = sum(file.stat().st_size for file in self.files)
+        self.bad, self.position = Bad(), 0
+
+    def __iter__(self) -> Iterator[Document]:
+        self.bad, self.position = Bad(), 0
+        for file, line, text in self._read(self):
+            reason = text.reason if isinstance(text, _Unusable) else _why_unusable(text)
+            if reason is None:
+                yield Document(text, file, line)
+                continue
+            place = f"{file}:{line}" if line else str(file)
+            if self.on_bad == "refuse":
+                raise Error(f"{place}: {reason}: mend it, or leave such lines out with on_bad 'skip'")
+            self.bad.add(place, reason)
+
+
+@dataclass(frozen=True)
+class _Unusable:
+    reason: str
+
+
+def _why_unusable(text: object) -> str | None:
+    if not isinstance(text, str):
+        return f"the text is {type(text).__name__}, expected a string"
+    if not text.strip():
+        return "empty"
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            return _SURROGATE
+    return None
+
+
+def _kind(source: Path):
+    readers = {".txt": _read_texts, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if source.is_dir():
+        files = [f for f in source.rglob("*") if f.suffix.lower() == ".txt" and f.is_file()]
+        # A Mac leaves a "._note.txt" beside each note on a foreign disk.
+        files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(source).parts)]
+        if not files:
+            raise Error(f"{source}: no .txt file in this folder: for other kinds name the file itself")
+        return sorted(files, key=Path.as_posix), _read_texts
+    if not source.is_file():
+        raise Error(f"{source}: no such file or folder")
+    if source.suffix.lower() not in readers:
+        kind = repr(source.suffix) if source.suffix else "a file without ending"
+        raise Error(f"{source}: cannot read {kind}, expected one of {list(readers)}")
+    return [source], readers[source.suffix.lower()]
+
+
+def _read_texts(documents: Documents) -> Iterator[tuple]:
+    for file in documents.files:
+        with _open(file) as handle:
+            data = handle.read()
+        documents.position += len(data)
+        yield file, 0, _decoded(data)
+
+
+def _decoded(data: bytes) -> "str | _Unusable":
+    try:
+        return data.removeprefix(_BOM).decode("utf-8")
+    except UnicodeDecodeError:
+        return _Unusable(_NOT_UTF8)
+
+
+def _read_jsonl(documents: Documents) -> Iterator[tuple]:
+    (file,), fields = documents.files, _Fields(documents)
+    with _open(file) as lines:
+        for number, line in enumerate(lines, 1):
+            documents.position += len(line)
+            if line.strip():
+                text = _json_text(line, documents.field, fields)
+                if documents.on_bad == "refuse":
+                    fields.check_exists()
+                yield file, number, text
+    fields.check_exists()
+
+
+def _json_text(line: bytes, field: str | None, fields: "_Fields") -> object:
+    text = _decoded(line)
+    if isinstance(text, _Unusable):
+        return text
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return _Unusable("not valid JSON")
+    if not isinstance(record, dict):
+        return _Unusable("not a JSON object")
+    fields.saw(record)
+    return record[field] if field in record else _Unusable(f"no field {field!r}")
+
+
+def _read_csv(documents: Documents) -> Iterator[tuple]:
+    (file,) = documents.files
+    csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_CELL))
+    with _open(file) as raw:
+        # surrogateescape: a byte that is no UTF-8 makes one bad cell instead of ending the pass.
+        rows = csv.reader(_counted_lines(raw, documents))
+        column = None
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                break
+            except csv.Error:
+                yield file, rows.line_num, _Unusable("not valid CSV")
+                continue
+            if column is None:
+                column = _Fields(documents).column(row)
+                continue
+            if not row:
+                continue
+            cell = row[column] if column < len(row) else _Unusable(f"no field {documents.field!r}")
+            yield file, rows.line_num, _Unusable(_NOT_UTF8) if _why_unusable(cell) == _SURROGATE else cell
+    if column is None:
+        raise Error(f"{file}: is empty, expected a header line and rows")
+
+
+def _open(file: Path):
+    try:
+        return file.open("rb")
+    except OSError as problem:
+        raise Error(f"{file}: cannot read it: {problem.strerror}") from None
+
+
+def _counted_lines(raw: Iterable[bytes], documents: Documents) -> Iterator[str]:
+    for number, line in enumerate(raw):
+        documents.position += len(line)
+        yield (line.removeprefix(_BOM) if number == 0 else line).decode("utf-8", "surrogateescape")
+
+
+def _read_parquet(documents: Documents) -> Iterator[tuple]:
+    (file,) = documents.files
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise Error(f"{file}: reading .parquet needs pyarrow: pip install 'minigpt[parquet]', or use .jsonl") from None
+    try:
+        table = pq.ParquetFile(file)
+        _Fields(documents).column(table.schema_arrow.names)
+        kind = table.schema_arrow.field(documents.field).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise Error(f"{file}: field {documents.field!r} is of type {kind}, expected string")
+        row, step = 0, documents.size / max(table.metadata.num_rows, 1)
+        for batch in table.iter_batches(batch_size=256, columns=[documents.field]):
+            # As bytes: pyarrow does not check that its strings are UTF-8.
+            for data in batch.column(0).cast(pa.large_binary()).to_pylist():
+                row += 1
+                documents.position = int(row * step)
+                yield file, row, data if data is None else _decoded(data)
+    except (pa.ArrowException, OSError) as problem:
+        raise Error(f"{file}: cannot read it as parquet: {str(problem).splitlines()[0]}") from None
+
+
+class _Fields:
+    """The field names met so far, for the sentence that says which one was meant."""
+
+    def __init__(self, documents: Documents):
+        self.file, self.field, self.names = documents.files[0], documents.field, {}
+
+    def saw(self, names: Iterable[str]) -> None:
+        if len(self.names) < 100 or self.field in names:
+            self.names.update(dict.fromkeys(names))
+        if self.field is None:
+            raise Error(f"{self.file}: which field holds the text? Name it with field; found: {self._listed()}")
+
+    def column(self, names: list[str]) -> int:
+        self.saw(names)
+        self.check_exists()
+        return names.index(self.field)
+
+    def check_exists(self) -> None:
+        if not self.names or self.field in self.names:
+            return
+        hint = nearest(self.field, map(str, self.names))
+        hint = f"; {hint}" if hint.startswith("did") else ""
+        raise Error(f"{self.file}: no line has the field {self.field!r}; found: {self._listed()}{hint}")
+
+    def _listed(self) -> str:
+        return ", ".join(map(repr, list(self.names)[:20])) or "none"

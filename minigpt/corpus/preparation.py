@@ -1,0 +1,268 @@
+"""Documents -> a directory of tokens: train.bin, val.bin, manifest.json, tokenizer.json, tokenizer_config.json.
+
+Three passes over the source, each with one batch of documents in memory: which documents there are, what the tokenizer
+learns from (the training split alone), and their tokens.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minigpt.corpus.documents import Document, Documents
+from minigpt.corpus.tokens import FORMAT, read_manifest
+from minigpt.errors import Error
+from minigpt.files import atomic_directory, write_atomic
+from minigpt.tokenizer import Tokenizer
+
+_TRAINING_BYTES = 64 * 2**20  # a larger sample hardly changes the merges, but the trainer's memory grows with it
+_BATCH_CHARACTERS = 2**22
+_PART_CHARACTERS = 2**20
+_NAMES = {"train.bin", "val.bin", "manifest.json", "tokenizer.json", "tokenizer_config.json"}
+# After a newline between a sign or letter and a letter or digit, every cut pattern here begins a new piece.
+_SAFE_CUT = re.compile(r"(?<=\S\n)(?=\w)")
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    field: str | None = None,
+    tokenizer: "None | str | Path | Tokenizer" = None,
+    vocab_size: int = 4096,
+    validation: float = 0.1,
+    on_bad: str = "skip",
+    progress: bool = True,
+) -> dict:
+    """Write the tokens of `source` (see Documents) into the directory `out` and return its manifest.
+
+    Format: EOT doc EOT doc EOT ..., little-endian uint16, or uint32 for more than 65536 ids; EOT stands once between
+    two documents, as the last target of one and the first input of the next. Exact duplicates are left out. A document
+    goes to val.bin when a hash of its text falls below `validation`, so it stays on its side when others come or go;
+    when that would leave a side empty, the document with the lowest (highest) hash goes there. A single document is
+    cut: its last part, from the start of a line, is val.bin. With validation=0, val.bin holds no document.
+
+    tokenizer: None learns one of at most `vocab_size` ids from the training split; or a published name ("gpt2"), a
+    directory, or a Tokenizer. The same request on unchanged files (path, size, time) returns what is there.
+    Errors: those of Documents and Tokenizer, no usable document, files changing meanwhile, `out` holding other things.
+    """
+    out, documents = Path(out), Documents(source, field, on_bad)
+    if not 0 <= validation < 1:
+        raise Error(f"validation is {validation}, expected a fraction from 0 to below 1, such as 0.1")
+    given = _given(tokenizer)
+    request = {
+        "source": str(source),
+        "field": field,
+        "tokenizer": "trained" if given is None else _fingerprint(given),
+        "vocab_size": vocab_size if given is None else given.vocab_size,
+        "validation": validation,
+        "on_bad": on_bad,
+    }
+    stamp = _stamp(documents.files)
+    found = _what_is_there(out)
+    if found and found.get("request") == request and found["sources"]["stamp"] == stamp:
+        return found
+    plan = _plan(documents, validation, progress)
+    chosen = given or Tokenizer.train(_sample(documents, plan, progress), vocab_size, progress=progress)
+    with atomic_directory(out, replace=True) as folder:
+        chosen.save(folder)
+        splits = _encode(documents, plan, chosen, folder, progress)
+        if _stamp(documents.files) != stamp:
+            raise Error(f"{source}: changed while it was read: run again when it is complete")
+        manifest = {
+            "format": FORMAT,
+            "dtype": _dtype(chosen).name,
+            "vocab_size": chosen.vocab_size,
+            "eot": chosen.eot,
+            **splits,
+            "duplicates": plan.duplicates,
+            "bad": {
+                "total": documents.bad.total,
+                "counts": dict(sorted(documents.bad.counts.items())),
+                "first": documents.bad.first,
+            },
+            "sources": {"files": len(documents.files), "bytes": documents.size, "stamp": stamp},
+            "request": request,
+        }
+        write_atomic(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which documents go where: those whose hash is below `limit` are validation; `cut` splits a single document."""
+
+    limit: int
+    cut: float | None
+    train_bytes: int
+    duplicates: int
+
+
+def _plan(documents: Documents, validation: float, progress: bool) -> _Plan:
+    limit = int(validation * 2**64)
+    total, train_bytes, lowest, highest, seen = 0, 0, 2**64, -1, set()
+    for document in _shown(documents, "reading", progress):
+        total += 1
+        digest, key = _hash(document.text)
+        if digest in seen:
+            continue
+        seen.add(digest)
+        lowest, highest = min(lowest, key), max(highest, key)
+        train_bytes += len(document.text.encode()) if key >= limit else 0
+    count = len(seen)
+    if count == 0:
+        reports = f": {documents.bad.total} bad, first {documents.bad.first[0]}" if documents.bad.total else ""
+        raise Error(f"{documents.source}: no usable document{reports}")
+    if count == 1 and validation > 0:
+        return _Plan(0, validation, train_bytes, total - 1)
+    if validation > 0:
+        limit = min(max(limit, lowest + 1), highest)
+    return _Plan(limit, None, train_bytes, total - count)
+
+
+def _hash(text: str) -> tuple[bytes, int]:
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return digest, int.from_bytes(digest[:8], "big")
+
+
+def _unique(documents: Documents, plan: _Plan, title: str, progress: bool) -> Iterator[tuple[str, str, bytes]]:
+    """(split, text, digest) of every document once, a single document cut in two."""
+    seen = set()
+    for document in _shown(documents, title, progress):
+        digest, key = _hash(document.text)
+        if digest in seen:
+            continue
+        seen.add(digest)
+        if plan.cut is None:
+            yield ("val" if key < plan.limit else "train"), document.text, digest
+            continue
+        text = document.text
+        if len(text) < 2:
+            raise Error(f"{document.file}: one character cannot be split in two: add text, or set validation to 0")
+        middle = min(max(int(len(text) * (1 - plan.cut)), 1), len(text) - 1)
+        middle = text.rfind("\n", 0, middle) + 1 or middle
+        yield "train", text[:middle], digest
+        yield "val", text[middle:], digest
+
+
+def _sample(documents: Documents, plan: _Plan, progress: bool) -> Iterator[str]:
+    """Training texts for the tokenizer, all or an even sample of `_TRAINING_BYTES`."""
+    share = _TRAINING_BYTES / max(plan.train_bytes, 1)
+    room = _TRAINING_BYTES
+    for split, text, digest in _unique(documents, plan, "learning the vocabulary", progress):
+        # By the other half of the hash: English files first and Chinese ones last would else give an English sample.
+        if split == "train" and int.from_bytes(digest[8:], "big") < share * 2**64 and room > 0:
+            yield text[:room]
+            room -= len(text.encode())
+
+
+class _Bin:
+    """One .bin file while it is written, with its counts and hash."""
+
+    def __init__(self, path: Path, dtype: np.dtype, eot: int):
+        self.handle, self.dtype, self.eot = path.open("wb"), dtype, eot
+        self.documents = self.tokens = self.bytes = 0
+        self.hash = hashlib.sha256()
+        self.append([eot])
+
+    def append(self, ids: list[int]) -> None:
+        data = np.asarray(ids, dtype=self.dtype).tobytes()
+        self.handle.write(data)
+        self.hash.update(data)
+        self.tokens += len(ids)
+
+    def close(self) -> dict:
+        self.handle.close()  # flushes, so a full disk may show only here
+        counts = {"documents": self.documents, "tokens": self.tokens, "bytes": self.bytes}
+        return {**counts, "sha256": self.hash.hexdigest()}
+
+
+def _encode(documents: Documents, plan: _Plan, tokenizer: Tokenizer, folder: Path, progress: bool) -> dict[str, dict]:
+    dtype = _dtype(tokenizer).newbyteorder("<")
+    bins = {split: _Bin(folder / f"{split}.bin", dtype, tokenizer.eot) for split in ("train", "val")}
+    try:
+        for batch in _batches(_unique(documents, plan, "encoding", progress)):
+            texts = [text for _, text, _ in batch]
+            for (split, text, ends), ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
+                target = bins[split]
+                target.append(ids + [tokenizer.eot] if ends else ids)
+                target.bytes += len(text.encode())
+                target.documents += ends
+        return {split: target.close() for split, target in bins.items()}
+    except OSError as problem:
+        raise Error(f"{folder.parent}: cannot write the tokens: {problem.strerror}") from problem
+    finally:
+        for target in bins.values():
+            with suppress(OSError):
+                target.handle.close()
+
+
+def _batches(unique: Iterator[tuple[str, str, bytes]]) -> Iterator[list[tuple[str, str, bool]]]:
+    """Lists of (split, text, ends a document) of some millions of characters; a long document comes in parts."""
+    batch, size = [], 0
+    for split, text, _ in unique:
+        parts = list(_parts(text))
+        for i, part in enumerate(parts):
+            batch.append((split, part, i == len(parts) - 1))
+            size += len(part)
+            if size >= _BATCH_CHARACTERS:
+                yield batch
+                batch, size = [], 0
+    yield batch
+
+
+def _parts(text: str) -> Iterator[str]:
+    start = 0
+    while match := _SAFE_CUT.search(text, start + _PART_CHARACTERS):
+        yield text[start : match.start()]
+        start = match.start()
+    yield text[start:]
+
+
+def _shown(documents: Documents, title: str, progress: bool) -> Iterator[Document]:
+    from tqdm import tqdm
+
+    # None: a bar on a terminal only.
+    disable = None if progress else True
+    with tqdm(total=documents.size, desc=title, unit="B", unit_scale=True, disable=disable, leave=False) as bar:
+        for document in documents:
+            bar.update(documents.position - bar.n)
+            yield document
+
+
+def _given(tokenizer: "None | str | Path | Tokenizer") -> Tokenizer | None:
+    if tokenizer is None or isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    return Tokenizer.load(tokenizer) if Path(tokenizer).is_dir() else Tokenizer.named(str(tokenizer))
+
+
+def _fingerprint(tokenizer: Tokenizer) -> str:
+    ranks, pattern, specials = tokenizer.vocabulary
+    content = repr((sorted(ranks.items()), pattern, sorted(specials.items()), tokenizer.eot))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _stamp(files: list[Path]) -> str:
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(states).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _what_is_there(out: Path) -> dict | None:
+    """The manifest of complete tokens at `out`; None when they are to be made (again); Error for other contents."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    # It will be replaced, so it must be ours to the last file.
+    if not out.is_dir() or not {path.name for path in out.iterdir()} <= _NAMES:
+        raise Error(f"{out}: holds something that is not tokens: choose another name for them")
+    try:
+        return read_manifest(out)
+    except Error:
+        return None
+
+
+def _dtype(tokenizer: Tokenizer) -> np.dtype:
+    return np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)

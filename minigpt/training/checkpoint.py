@@ -1,0 +1,89 @@
+"""Checkpoints: directories of safetensors and JSON, complete or not there, the last few kept.
+
+    run/
+      config.json  model.safetensors  tokenizer.json     the latest model, as Hugging Face knows it
+      checkpoints/step-00000500/
+        config.json  model.safetensors                   the model, also a directory of its own
+        optimizer.safetensors  state.json                what resuming needs besides
+
+There is no random state to save: see streams.py. There is no data state either: batch i is a function of i.
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from minigpt import hub
+from minigpt.errors import Error
+from minigpt.files import atomic_directory
+from minigpt.training.optimizer import load_state_by_name, state_by_name
+
+NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run has come; with the weights and the optimizer, all that its future depends on."""
+
+    step: int = 0  # optimizer steps made
+    tokens: int = 0  # targets trained on
+    seconds: float = 0.0  # spent training, over all its processes
+
+
+def save_checkpoint(run: Path, model: nn.Module, optimizer, progress: Progress, keep: int = 2, **extra) -> Path:
+    """Write checkpoints/step-N, make it the run's model, then remove all but the last `keep`.
+
+    Killed at any moment, the run has its previous checkpoint: a directory gets its name only when it is whole
+    and on the disk. `extra` goes into config.json (`eos_token_id=...`).
+    """
+    directory = Path(run) / "checkpoints" / f"step-{progress.step:08d}"
+    with atomic_directory(directory, replace=True) as temporary:
+        hub.save(model, temporary, **extra)
+        hub.write_tensors(temporary / "optimizer.safetensors", state_by_name(model, optimizer))
+        (temporary / "state.json").write_text(json.dumps(vars(progress)) + "\n", encoding="utf-8")
+    _publish(directory, Path(run))
+    for old in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+    return directory
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = (Path(run) / "checkpoints").glob("step-*")
+    return sorted(path for path in found if NAME.fullmatch(path.name))
+
+
+def load_checkpoint(run: Path, model: nn.Module, optimizer) -> Progress:
+    """Put the latest checkpoint of `run` into a model and optimizer of the same shape."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        raise Error(f"{run}: no checkpoint to resume from: start the run without --resume")
+    latest = checkpoints[-1]
+    try:
+        if hub.read_config(latest)[1] != model.config:
+            raise Error(f"{latest}: another model than the one asked for: resume with the options of the run")
+        hub.load_weights(model, latest)
+        load_state_by_name(model, optimizer, load_file(latest / "optimizer.safetensors"))
+        return Progress(**json.loads((latest / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, SafetensorError) as problem:
+        raise Error(f"{latest}: damaged ({problem}); remove it to resume from the one before") from None
+
+
+def _publish(checkpoint: Path, run: Path):
+    """Make the checkpoint's model the run's: hard links cost no space, and each rename is atomic."""
+    for file in hub.model_files(checkpoint):
+        temporary = run / f"{file.name}.tmp-{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(file, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(file, temporary)
+        temporary.replace(run / file.name)

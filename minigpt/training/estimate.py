@@ -1,0 +1,100 @@
+"""What a run will cost, and what a healthy loss looks like: said before the first step.
+
+Symbols: P parameters, N tokens a micro-batch, L layers, C channels, F feed-forward width, V vocabulary.
+"""
+
+import math
+
+import numpy as np
+
+from minigpt.config import GPTConfig
+from minigpt.model import GPT
+
+GIB = 1 << 30
+
+
+def first_loss(config: GPTConfig) -> float:
+    """Expected loss of untrained weights, in nats: ln V + C std^2 / 2.
+
+    A normed hidden state has length sqrt(C); against a head of N(0, std) the logits are N(0, C std^2), and the mean
+    of log sum exp of V such numbers is ln V plus half their variance.
+
+    >>> round(first_loss(GPTConfig()), 4)
+    10.9784
+    """
+    return math.log(config.vocab_size) + config.d_model * config.init_std**2 / 2
+
+
+def unigram_entropy(tokens: np.ndarray, vocab_size: int, chunk: int = 1 << 22) -> float:
+    """-sum_v p(v) ln p(v) of the token frequencies, in nats: the loss of who has learned nothing but those.
+
+    >>> round(unigram_entropy(np.array([0, 1, 0, 1]), 5), 4) == round(math.log(2), 4)
+    True
+    """
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for start in range(0, len(tokens), chunk):
+        counts += np.bincount(tokens[start : start + chunk], minlength=vocab_size)
+    p = counts[counts > 0] / max(1, counts.sum())
+    return float(-(p * np.log(p)).sum())
+
+
+def memory_bytes(model: GPT, n_tokens: int) -> dict[str, int]:
+    """Bytes of a training step on N tokens, by what they are for. Weights, gradients and AdamW's two moments are
+    exact; activations count what backward needs of each layer in the fast path, in the weights' own dtype.
+
+    >>> from minigpt import presets
+    >>> model = GPT(presets.gpt2(n_layers=1, vocab_size=512, context=64))
+    >>> memory_bytes(model, 64)["weights"] == 4 * sum(w.numel() for w in model.parameters())
+    True
+    """
+    config = model.config
+    size = next(model.parameters()).element_size()
+    weights = sum(weight.nbytes for weight in model.parameters())
+    trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
+    queries, keys = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+    attention = 2 * config.d_model + 2 * queries + 2 * keys  # norm in and out, q and output, k and v
+    feed_forward = 2 * config.d_model + (4 if config.gated else 2) * config.d_ff
+    if config.positions == "rotary":
+        attention += queries + keys  # before and after the turn
+    return {
+        "weights": weights,
+        "gradients": trained,
+        "AdamW moments": 2 * trained,
+        "activations": n_tokens * config.n_layers * (attention + feed_forward) * size,
+    }
+
+
+def parameter_table(model: GPT) -> dict[str, int]:
+    """Parameters by part; a tied head counts once, with the embedding."""
+    config = model.config
+    parts = {"token embedding" + (" = head" if config.tied else ""): model.token_embedding.weight.numel()}
+    if config.positions == "learned":
+        parts["position embedding"] = model.position_embedding.weight.numel()
+    for name, pick in (("attention", ".attn."), ("feed-forward", ".mlp."), ("norms", "norm")):
+        parts[name] = sum(weight.numel() for key, weight in model.named_parameters() if pick in key)
+    if not config.tied:
+        parts["head"] = model.head.weight.numel()
+    return parts | {"all": sum(weight.numel() for weight in model.parameters())}
+
+
+def announce(model: GPT, n_tokens_step: int, n_tokens_micro: int, steps: int, tokens: np.ndarray) -> str:
+    """The lines a run begins with."""
+    config, memory = model.config, memory_bytes(model, n_tokens_micro)
+    n_parameters = sum(weight.numel() for weight in model.parameters())
+    entropy = unigram_entropy(tokens, config.vocab_size)
+    spent = steps * n_tokens_step
+    parts = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in memory.items())
+    return "\n".join(
+        (
+            f"model       {n_parameters:,} parameters; {config.n_layers} layers, {config.n_heads} heads, "
+            f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
+            f"memory      about {sum(memory.values()) / GIB:.2f} GiB beside PyTorch itself (MiB: {parts})",
+            f"data        {len(tokens):,} training tokens; {steps:,} steps of {n_tokens_step:,} "
+            f"= {spent / max(1, len(tokens)):.1f} epochs, {6 * n_parameters * spent:.1e} floating-point operations",
+            f"first loss  {first_loss(config):.2f} expected = ln {config.vocab_size} + {config.d_model} "
+            f"x {config.init_std}^2 / 2; token frequencies alone give {entropy:.2f}",
+            "healthy     falls below the frequencies within the first hundred steps or so, then slowly; validation",
+            "            follows training. Stuck at the frequencies: raise --lr. Rising or NaN: lower it. Validation",
+            "            rising while training falls: the model is learning the notes by heart; stop or get more data.",
+        )
+    )

@@ -1,0 +1,86 @@
+"""What a run says while it trains: a bar for the person, metrics.jsonl for programs, TensorBoard when asked."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from minigpt.files import write_atomic
+
+
+class Log:
+    """Appends records to run/metrics.jsonl: {"kind": "train" | "eval" | "sample", "step": N, ...}.
+
+    When a run goes on from step N, what was recorded after N is dropped: it is going to happen again.
+    """
+
+    def __init__(self, run: Path, start: int, steps: int, tensorboard: bool = False):
+        from tqdm import tqdm
+
+        self.path = Path(run) / "metrics.jsonl"
+        kept = [record for record in read_metrics(run) if record["step"] <= start] if start else []
+        write_atomic(self.path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.board = _tensorboard(run, start) if tensorboard else None
+        self.bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+    def record(self, kind: str, step: int, **values):
+        self.file.write(json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False) + "\n")
+        self.file.flush()
+        if self.board is not None:
+            for name, value in values.items():
+                if isinstance(value, str):
+                    self.board.add_text(f"{kind}/{name}", value, step)
+                else:
+                    self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def advance(self, loss: float, tokens_per_second: float):
+        self.bar.set_postfix_str(
+            f"loss {loss:.3f}, {tokens_per_second:,.0f} tokens/s, {peak_memory() / 2**20:,.0f} MiB", refresh=False
+        )
+        self.bar.update()
+
+    def say(self, text: str):
+        """A line above the bar."""
+        self.bar.write(text)
+
+    def close(self):
+        self.bar.close()
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def read_metrics(run: Path) -> list[dict]:
+    """The records of a run; a last line cut short by a crash is passed over."""
+    path = Path(run) / "metrics.jsonl"
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def peak_memory() -> int:
+    """Most bytes this process has held: on the GPU where one is used, else resident in RAM; 0 where unknown."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+        import sys
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _tensorboard(run: Path, start: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        from minigpt.errors import Error
+
+        raise Error("--tensorboard needs the package: pip install minigpt[tensorboard]") from None
+    return SummaryWriter(str(run), purge_step=start + 1)

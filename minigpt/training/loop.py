@@ -1,0 +1,134 @@
+"""The training loop, whole and visible.
+
+    for each step:
+        gradient of  sum of losses / supervised tokens of the whole step     over its micro-batches
+        clip, step, forget
+        now and then: log, evaluate, sample, save
+
+Dividing by the tokens of the step, not by each micro-batch's and then by their number, makes 2 x 4 rows the same
+step as 8 rows, also where targets are masked or the last batch of an epoch is short.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.errors import Error
+from minigpt.loss import cross_entropy
+from minigpt.training.checkpoint import Progress
+from minigpt.training.log import Log
+from minigpt.training.options import LoopConfig
+from minigpt.training.streams import stream_seed
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What happens beside learning: each is called with what it needs and must not touch the model's weights."""
+
+    learning_rate: Callable[[int], float]  # step -> rate
+    evaluate: Callable[[bool], dict]  # on everything? -> record
+    sample: Callable[[int], str]  # step -> text
+    save: Callable[[Progress], None]
+
+
+def fit(
+    model: nn.Module, optimizer, batches, config: LoopConfig, hooks: Hooks, log: Log, progress: Progress, clip=0.0
+) -> tuple[Progress, int]:
+    """Train from `progress` to `config.steps`; returns how far it came, and the signal that stopped it or 0."""
+    model.train()
+    with StopRequest() as stop:
+        while progress.step < config.steps:
+            began = time.perf_counter()
+            rate = hooks.learning_rate(progress.step)
+            loss, norm, tokens = train_step(model, optimizer, batches, config, progress.step, rate, clip)
+            seconds = time.perf_counter() - began
+            progress = Progress(
+                step=progress.step + 1, tokens=progress.tokens + tokens, seconds=progress.seconds + seconds
+            )
+            speed = tokens / seconds
+            log.advance(loss, speed)
+            values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens, "tokens_per_second": speed}
+            _now_and_then(config, hooks, log, progress, values)
+            if stop.signal:
+                log.say(f"stopped by {signal.Signals(stop.signal).name} after step {progress.step}")
+                break
+    hooks.save(progress)
+    return progress, stop.signal
+
+
+def train_step(model, optimizer, batches, config, step: int, rate: float, clip: float) -> tuple[float, float, int]:
+    """One optimizer step; returns its mean loss in nats, the gradient's length before clipping, and its tokens."""
+    device = next(model.parameters()).device
+    micro_batches = [batches[step * config.accumulate + k].to(device) for k in range(config.accumulate)]
+    n_targets = sum(batch.n_targets for batch in micro_batches)
+    total = torch.zeros((), device=device)
+    for k, batch in enumerate(micro_batches):
+        torch.manual_seed(stream_seed(config.seed, "dropout", step, k))
+        hidden = model.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
+        loss = cross_entropy(hidden, model.head, batch.targets, "sum") / max(1, n_targets)
+        loss.backward()
+        total += loss.detach()
+    norm = clip_gradients(model, clip).item()
+    if not math.isfinite(norm + total.item()):
+        raise Error(
+            f"step {step + 1}: the loss is {total.item()} and the gradient's length {norm}: the weights were not "
+            "changed and the last checkpoint is sound; resume with a lower --lr or a longer --warmup"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total.item(), norm, n_targets
+
+
+def clip_gradients(model: nn.Module, longest: float) -> Tensor:
+    """g min(1, longest / |g|), |g| over all parameters together (Pascanu et al. 2013); 0 only measures it."""
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    return torch.nn.utils.clip_grad_norm_(weights, longest or math.inf)
+
+
+def _now_and_then(config: LoopConfig, hooks: Hooks, log: Log, progress: Progress, values: dict):
+    step, last = progress.step, progress.step == config.steps
+    if step % config.log_every == 0 or last:
+        log.record("train", step, **values)
+    if last or (config.eval_every and step % config.eval_every == 0):
+        found = hooks.evaluate(last)
+        log.record("eval", step, **found)
+        log.say(
+            f"step {step}: validation loss {found['loss']:.3f}, perplexity {found['perplexity']:.1f}, "
+            f"{found['bits_per_byte']:.3f} bits per byte"
+        )
+    if config.sample_every and (last or step % config.sample_every == 0):
+        text = hooks.sample(step)
+        log.record("sample", step, text=text)
+        log.say(f"--- sample after step {step}\n{text}\n---")
+    if config.save_every and step % config.save_every == 0 and not last:
+        hooks.save(progress)
+
+
+class StopRequest:
+    """Remembers Ctrl-C or SIGTERM until the step is done; a second Ctrl-C stops at once."""
+
+    def __enter__(self):
+        self.signal = 0
+        self._before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._remember)
+            except ValueError:  # not the main thread, where Python delivers no signals
+                break
+        return self
+
+    def _remember(self, number, frame):
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __exit__(self, *problem):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,152 @@
+"""What the user of train.py can choose, one record a concern. The learning rate's is in schedule.py.
+
+Nothing here needs torch: --help answers at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt import presets
+from minigpt.config import GPTConfig
+from minigpt.errors import Error, nearest
+
+EMBEDDED = Path(__file__).parents[2] / "data" / "notes.jsonl"
+SHAPES = {"llama": presets.llama_like, "gpt2": presets.gpt2, "gpt1": presets.gpt1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Data: what to learn from."""
+
+    data: Path | None = (
+        None  # folder of .txt, a .txt, .jsonl, .csv or .parquet file, or prepared tokens; else our notes
+    )
+    field: str | None = None  # name of the text in .jsonl, .csv, .parquet
+    tokenizer: str | None = None  # gpt2, cl100k_base, o200k_base or a directory; else one is learned from the data
+    vocab_size: int = 4096  # of a learned tokenizer
+    validation: float = 0.05  # share of the documents kept apart
+    on_bad: str = "skip"  # unreadable lines: skip (and count) or refuse
+
+    def source(self) -> tuple[Path, str | None]:
+        """Where the text is, and in which field."""
+        if self.data is not None:
+            return self.data, self.field
+        if not EMBEDDED.is_file():
+            raise Error(f"{EMBEDDED}: the embedded corpus is not here: name your own with --data")
+        return EMBEDDED, "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeConfig:
+    """Model: its shape, or where to start from."""
+
+    init: str | None = None  # directory of a run or Hugging Face model to go on from; replaces the options below
+    download: bool = False  # let --init fetch a model by its name from the hub
+    shape: str = "llama"  # llama (rotary, RMSNorm, SwiGLU), gpt2 or gpt1
+    n_layers: int = 6  # blocks
+    n_heads: int = 6  # attention heads
+    n_kv_heads: int | None = None  # fewer than n_heads: grouped keys and values
+    d_model: int = 384  # width of the model
+    d_ff: int | None = None  # feed-forward width; by default 4 d_model, or 8/3 d_model for llama
+    context: int = 256  # tokens the model sees at once
+    dropout: float = 0.0  # 0.1 where the same notes are read many times
+    window: int | None = None  # keys a banded layer sees
+    banded_layers: tuple[int, ...] = ()  # which layers are banded, 0,2,4
+
+    def __post_init__(self):
+        if self.shape not in SHAPES:
+            raise Error(f"shape is {self.shape!r}: {nearest(self.shape, SHAPES)}")
+
+    def model_config(self, vocab_size: int) -> GPTConfig:
+        """The GPTConfig these options describe."""
+        same = ("n_layers", "n_heads", "n_kv_heads", "d_model", "context", "window", "banded_layers")
+        sizes = {name: getattr(self, name) for name in same} | {"vocab_size": vocab_size, "d_head": None}
+        if self.d_ff is not None or self.shape != "llama":
+            sizes["d_ff"] = self.d_ff
+        return SHAPES[self.shape](**sizes, **self.dropouts())
+
+    def dropouts(self) -> dict[str, float]:
+        """One dropout for all three places."""
+        return dict.fromkeys(("embed_dropout", "attn_dropout", "resid_dropout"), self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """Batches: how much at a time, and for how long."""
+
+    batch_size: int = 8  # rows of a micro-batch, each one context long
+    document_mask: bool = False  # packed documents do not see each other, positions restart
+    epochs: float | None = None  # instead of --steps: times the data is read
+    minutes: float | None = None  # instead of --steps: measure the speed first, then train about this long
+
+    def __post_init__(self):
+        if self.epochs is not None and self.minutes is not None:
+            raise Error("--epochs and --minutes both say how long to train: give one")
+        for name in ("batch_size", "epochs", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise Error(f"--{name.replace('_', '-')} is {value}: give a number above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Loop: how often what happens."""
+
+    steps: int = 500  # optimizer steps
+    accumulate: int = 1  # micro-batches per step
+    log_every: int = 1  # steps between records of the training loss
+    eval_every: int = 100  # steps between evaluations; 0 only at the end
+    sample_every: int = 250  # steps between samples; 0 never
+    save_every: int = 250  # steps between checkpoints; 0 only at the end
+    seed: int = 0  # of weights, data order, dropout and samples
+
+    def __post_init__(self):
+        for name in ("steps", "accumulate", "log_every"):
+            if getattr(self, name) < 1:
+                raise Error(f"{name} is {getattr(self, name)}: give at least 1")
+        for name in ("eval_every", "sample_every", "save_every"):
+            if getattr(self, name) < 0:
+                raise Error(f"{name} is {getattr(self, name)}: give 0 to switch it off, or a number of steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW: how a gradient becomes a step."""
+
+    weight_decay: float = 0.1  # on matrices and embeddings; not on biases and norms
+    beta1: float = 0.9  # how long the mean gradient is remembered
+    beta2: float = 0.95  # as GPT-3; 0.999 is torch's default, slower to forget
+    clip: float = 1.0  # longest gradient, all parameters taken together; 0 switches clipping off
+
+    def __post_init__(self):
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise Error(f"beta1 {self.beta1} and beta2 {self.beta2} must lie in [0, 1)")
+        if self.weight_decay < 0 or self.clip < 0:
+            raise Error(f"weight_decay {self.weight_decay} and clip {self.clip} must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Run: where results go, and what is shown on the way."""
+
+    out: Path = Path("runs/notes")  # directory of the run
+    resume: bool = False  # go on from the last checkpoint in --out, with its options
+    overwrite: bool = False  # begin again where a run already is
+    keep: int = 2  # checkpoints kept
+    eval_batches: int = 20  # batches of an evaluation during training; the last one takes all
+    prompt: str = ""  # how samples begin; empty, a new note
+    sample_tokens: int = 200  # length of a sample
+    tensorboard: bool = False  # write TensorBoard files too
+    threads: int | None = None  # CPU threads; PyTorch's choice by default
+    device: str = "auto"  # cuda where there is one, else cpu
+
+    def __post_init__(self):
+        for name in ("keep", "eval_batches", "sample_tokens", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise Error(f"--{name.replace('_', '-')} is {value}: give at least 1")
+
+    def check_free(self):
+        """An earlier run is not written over by mistake."""
+        if (self.out / "checkpoints").is_dir() and not self.overwrite:
+            raise Error(f"{self.out} already holds a run: add --resume to go on, --overwrite to begin again")
