@@ -64,8 +64,8 @@ def summary(manifest: dict, out: str) -> str:
     lines = [f"{out}: {manifest['vocab_size']} ids, {manifest['dtype']}"]
     for split in ("train", "val"):
         counts = manifest[split]
-        per_token = counts["bytes"] / max(counts["tokens"], 1)
-        lines.append(f"{split}: {counts['documents']} documents, {counts['tokens']} tokens, {per_token:.2f} bytes a token")
+        ratio = counts["bytes"] / max(counts["tokens"], 1)
+        lines.append(f"{split}: {counts['documents']} documents, {counts['tokens']} tokens, {ratio:.2f} bytes a token")
     if manifest["duplicates"]:
         lines.append(f"left out: {manifest['duplicates']} exact duplicates")
     bad = manifest["bad"]
