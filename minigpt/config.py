@@ -111,7 +111,7 @@ class GPTConfig:
                 raise Error(f"GPTConfig.{name} is {value!r}: give a number above 0")
 
     def _check_window(self):
-        if not isinstance(self.banded_layers, list | tuple):
+        if not isinstance(self.banded_layers, list | tuple | range):
             raise Error(f"GPTConfig.banded_layers is {self.banded_layers!r}: give a list of layer numbers")
         object.__setattr__(self, "banded_layers", tuple(self.banded_layers))
         if bool(self.banded_layers) != (self.window is not None):

@@ -26,7 +26,7 @@ WRONG = [
     ({"norm": "rms_norm"}, "did you mean 'rmsnorm'"),
     ({"norm_place": "Pre"}, "did you mean 'pre'"),
     ({"activation": "gelu_new"}, "did you mean 'gelu"),
-    ({"activation": "tanh"}, "known: 'gelu', 'gelu_tanh', 'relu', 'relu2', 'silu'"),
+    ({"activation": "mish"}, "known: 'gelu', 'gelu_tanh', 'relu', 'relu2', 'silu'"),
     ({"positions": "rope"}, "known: 'learned', 'rotary'"),
     ({"positions": "rotary", "d_head": 5}, "d_head is 5: make it even"),
     ({"attn_dropout": 1.0}, r"attn_dropout is 1.0: give a probability in \[0, 1\)"),
@@ -155,7 +155,7 @@ def test_gpt3_alternates_dense_and_banded():
     assert [config.layer_window(layer) for layer in range(5)] == [None, 256, None, 256, None]
     assert presets.gpt3("small", window=None).banded_layers == ()
     assert presets.gpt3("small", n_layers=1).window is None
-    assert presets.gpt3("small", n_layers=3, banded_layers=(0, 2)).layer_window(0) == 256
+    assert presets.gpt3("small", n_layers=3, banded_layers=range(0, 3, 2)).layer_window(0) == 256
 
 
 def test_an_unknown_size_names_the_known():
