@@ -52,6 +52,8 @@ def fast(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
+    if not torch.is_grad_enabled():  # an autograd function is not told, and would make the gradients of nothing
+        hidden, weight = hidden.detach(), weight.detach()
     return _LinearCrossEntropy.apply(hidden, weight, targets)
 
 
@@ -77,11 +79,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             real = target != IGNORE
             target = target.where(real, 0)
             log_p = torch.log_softmax(h @ weight.T, dim=-1, dtype=wide)
-            total -= (log_p.gather(1, target) * real).sum()
+            total -= log_p.gather(1, target).where(real, 0).sum()
             if not (wants_hidden or wants_weight):
                 continue
             slope = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=wide))
-            slope = slope.mul_(real).to(hidden.dtype)
+            slope = slope.masked_fill_(~real, 0).to(hidden.dtype)  # not times real: what is ignored may be inf
             if wants_hidden:
                 torch.mm(slope, weight, out=d_hidden[start : start + rows])
             if wants_weight and slope.dtype == wide:
