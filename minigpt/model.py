@@ -229,8 +229,10 @@ class GPT(nn.Module):
         for name, given in (("keep", keep), ("documents", documents)):
             if given is not None and given.shape != (batch, time):
                 raise Error(f"GPT: {name} must be ({batch}, {time}) like the tokens, found {tuple(given.shape)}")
-        if positions is not None and (positions.ndim != 2 or positions.shape[1] != time):
-            raise Error(f"GPT: positions must be (B or 1, {time}), found {tuple(positions.shape)}")
+        if keep is not None and keep.dtype != torch.bool:
+            raise Error(f"GPT: keep must be bool, True at what is kept, found {keep.dtype}: give keep.bool()")
+        if positions is not None and tuple(positions.shape) not in ((1, time), (batch, time)):
+            raise Error(f"GPT: positions must be ({batch} or 1, {time}), found {tuple(positions.shape)}")
         if documents is not None and cache is not None:
             raise Error("GPT: packed documents are for training, a cache is for decoding: give one of them")
 
