@@ -57,3 +57,10 @@ class Cache:
     def advance(self, time: int):
         """The T new tokens are in, at every layer."""
         self.length += time
+
+    def select(self, rows: list[int]):
+        """Keep these rows, in this order: when a prompt is finished the others go on without it. Copies them once."""
+        which = torch.tensor(rows, device=self.keys.device)
+        self.keys, self.values = self.keys.index_select(1, which), self.values.index_select(1, which)
+        if self.keep is not None:
+            self.keep = self.keep.index_select(0, which)
