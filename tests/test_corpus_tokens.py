@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from minigpt.errors import Error
 from minigpt.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = ["patient", "cough", "fever", "denies", "chest pain", "咳嗽", "患者", "，", "。", "\n", "12.5 mg", "<|endoftext|>"]
+WORDS = ["patient", "cough", "fever", "denies", "pain", "咳嗽", "患者", "，", "。", "\n", "12.5 mg", "<|endoftext|>"]
 
 
 def notes(n, seed=0):
@@ -83,14 +84,18 @@ def test_the_tokenizer_never_sees_the_validation_split(tmp_path, monkeypatch):
     assert seen == documents(tokens, "train") and documents(tokens, "val")
 
 
-def test_the_tokenizer_sample_is_bounded_and_even(tmp_path, monkeypatch):
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_tokenizer_sample_is_bounded_and_even(tmp_path, monkeypatch, joined):
     monkeypatch.setattr(preparation, "_TRAINING_BYTES", 3000)
+    monkeypatch.setattr(preparation, "_PIECE_CHARACTERS", 200)
     seen, train = [], Tokenizer.train
     spy = classmethod(lambda cls, texts, *a, **k: train([seen.append(t) or t for t in texts], *a, **k))
     monkeypatch.setattr(Tokenizer, "train", spy)
-    made(jsonl(tmp_path / "n.jsonl", notes(400)), tmp_path / "t")
-    assert 1500 < sum(len(text.encode()) for text in seen) < 3500
-    assert max(int(text.split()[0]) for text in seen) > 200
+    texts = [f"{i:03} cough\n" * 8 for i in range(300)]
+    made(jsonl(tmp_path / "n.jsonl", ["".join(texts)] if joined else texts), tmp_path / "t")
+    assert 2800 < sum(len(text.encode()) for text in seen) < 3300
+    places = [int(i) for text in seen for i in re.findall(r"\b(\d{3}) cough", text)]
+    assert min(places) < 30 and max(places) > 230 and 100 < sum(places) / len(places) < 200
 
 
 @settings(deadline=None, max_examples=25)
@@ -134,7 +139,7 @@ def test_a_long_document_in_parts_gives_the_same_ids(monkeypatch, name):
     text = "\n".join(notes(150)) + "\n\n\n!\n/x\n  y\r\n'sé\n_z\n" + "\n".join(notes(150, 1))
     tokenizer = tokenizer_for(name, monkeypatch)
     monkeypatch.setattr(preparation, "_PART_CHARACTERS", 5)
-    parts = list(preparation._parts(text))
+    parts = [part for part, _ in preparation._parts(text)]
     assert len(parts) > 100 and "".join(parts) == text
     assert [i for part in parts for i in tokenizer.encode(part)] == tokenizer.encode(text)
 

@@ -3,6 +3,7 @@
     question                                   file
     Which texts are in these files?            documents.py
     How do they become a directory of tokens?  preparation.py
+    Which of them validate?                    split.py
     How is that directory opened?              tokens.py
     What does one training step see?           batches.py
 """

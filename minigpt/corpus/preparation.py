@@ -9,12 +9,12 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from minigpt.corpus.documents import Document, Documents
+from minigpt.corpus.documents import Documents
+from minigpt.corpus.split import Plan, plan_split, unique
 from minigpt.corpus.tokens import FORMAT, read_manifest
 from minigpt.errors import Error
 from minigpt.files import atomic_directory, write_atomic
@@ -23,6 +23,7 @@ from minigpt.tokenizer import Tokenizer
 _TRAINING_BYTES = 64 * 2**20  # a larger sample hardly changes the merges, but the trainer's memory grows with it
 _BATCH_CHARACTERS = 2**22
 _PART_CHARACTERS = 2**20
+_PIECE_CHARACTERS = 2**13
 _NAMES = {"train.bin", "val.bin", "manifest.json", "tokenizer.json", "tokenizer_config.json"}
 # After a newline between a sign or letter and a letter or digit, every cut pattern here begins a new piece.
 _SAFE_CUT = re.compile(r"(?<=\S\n)(?=\w)")
@@ -66,7 +67,7 @@ def prepare(
     found = _what_is_there(out)
     if found and found.get("request") == request and found["sources"]["stamp"] == stamp:
         return found
-    plan = _plan(documents, validation, progress)
+    plan = plan_split(documents, validation, progress)
     chosen = given or Tokenizer.train(_sample(documents, plan, progress), vocab_size, progress=progress)
     with atomic_directory(out, replace=True) as folder:
         chosen.save(folder)
@@ -92,72 +93,18 @@ def prepare(
     return manifest
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which documents go where: those whose hash is below `limit` are validation; `cut` splits a single document."""
-
-    limit: int
-    cut: float | None
-    train_bytes: int
-    duplicates: int
-
-
-def _plan(documents: Documents, validation: float, progress: bool) -> _Plan:
-    limit = int(validation * 2**64)
-    total, train_bytes, lowest, highest, seen = 0, 0, 2**64, -1, set()
-    for document in _shown(documents, "reading", progress):
-        total += 1
-        digest, key = _hash(document.text)
-        if digest in seen:
-            continue
-        seen.add(digest)
-        lowest, highest = min(lowest, key), max(highest, key)
-        train_bytes += len(document.text.encode()) if key >= limit else 0
-    count = len(seen)
-    if count == 0:
-        reports = f": {documents.bad.total} bad, first {documents.bad.first[0]}" if documents.bad.total else ""
-        raise Error(f"{documents.source}: no usable document{reports}")
-    if count == 1 and validation > 0:
-        return _Plan(0, validation, train_bytes, total - 1)
-    if validation > 0:
-        limit = min(max(limit, lowest + 1), highest)
-    return _Plan(limit, None, train_bytes, total - count)
-
-
-def _hash(text: str) -> tuple[bytes, int]:
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    return digest, int.from_bytes(digest[:8], "big")
-
-
-def _unique(documents: Documents, plan: _Plan, title: str, progress: bool) -> Iterator[tuple[str, str, bytes]]:
-    """(split, text, digest) of every document once, a single document cut in two."""
-    seen = set()
-    for document in _shown(documents, title, progress):
-        digest, key = _hash(document.text)
-        if digest in seen:
-            continue
-        seen.add(digest)
-        if plan.cut is None:
-            yield ("val" if key < plan.limit else "train"), document.text, digest
-            continue
-        text = document.text
-        if len(text) < 2:
-            raise Error(f"{document.file}: one character cannot be split in two: add text, or set validation to 0")
-        middle = min(max(int(len(text) * (1 - plan.cut)), 1), len(text) - 1)
-        middle = text.rfind("\n", 0, middle) + 1 or middle
-        yield "train", text[:middle], digest
-        yield "val", text[middle:], digest
-
-
-def _sample(documents: Documents, plan: _Plan, progress: bool) -> Iterator[str]:
-    """Training texts for the tokenizer, all or an even sample of `_TRAINING_BYTES`."""
-    share = _TRAINING_BYTES / max(plan.train_bytes, 1)
-    room = _TRAINING_BYTES
-    for split, text, digest in _unique(documents, plan, "learning the vocabulary", progress):
-        # By the other half of the hash: English files first and Chinese ones last would else give an English sample.
-        if split == "train" and int.from_bytes(digest[8:], "big") < share * 2**64 and room > 0:
-            yield text[:room]
-            room -= len(text.encode())
+def _sample(documents: Documents, plan: Plan, progress: bool) -> Iterator[str]:
+    """Training texts for the tokenizer: all of the split, or pieces spread evenly over it, `_TRAINING_BYTES` in sum."""
+    # Spread, not the first ones: English files first and Chinese ones last would else give an English tokenizer.
+    share = min(1.0, _TRAINING_BYTES / max(plan.train_bytes, 1))
+    due = 0.0
+    for split, text in unique(documents, plan, "learning the vocabulary", progress):
+        for i in range(0, len(text) if split == "train" else 0, _PIECE_CHARACTERS):
+            piece = text[i : i + _PIECE_CHARACTERS]
+            due += share * len(piece.encode())
+            if due > 0:
+                yield piece
+                due -= len(piece.encode())
 
 
 class _Bin:
@@ -181,11 +128,11 @@ class _Bin:
         return {**counts, "sha256": self.hash.hexdigest()}
 
 
-def _encode(documents: Documents, plan: _Plan, tokenizer: Tokenizer, folder: Path, progress: bool) -> dict[str, dict]:
+def _encode(documents: Documents, plan: Plan, tokenizer: Tokenizer, folder: Path, progress: bool) -> dict[str, dict]:
     dtype = _dtype(tokenizer).newbyteorder("<")
     bins = {split: _Bin(folder / f"{split}.bin", dtype, tokenizer.eot) for split in ("train", "val")}
     try:
-        for batch in _batches(_unique(documents, plan, "encoding", progress)):
+        for batch in _batches(unique(documents, plan, "encoding", progress)):
             texts = [text for _, text, _ in batch]
             for (split, text, ends), ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
                 target = bins[split]
@@ -201,13 +148,12 @@ def _encode(documents: Documents, plan: _Plan, tokenizer: Tokenizer, folder: Pat
                 target.handle.close()
 
 
-def _batches(unique: Iterator[tuple[str, str, bytes]]) -> Iterator[list[tuple[str, str, bool]]]:
+def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str, bool]]]:
     """Lists of (split, text, ends a document) of some millions of characters; a long document comes in parts."""
     batch, size = [], 0
-    for split, text, _ in unique:
-        parts = list(_parts(text))
-        for i, part in enumerate(parts):
-            batch.append((split, part, i == len(parts) - 1))
+    for split, text in documents:
+        for part, ends in _parts(text):
+            batch.append((split, part, ends))
             size += len(part)
             if size >= _BATCH_CHARACTERS:
                 yield batch
@@ -215,23 +161,13 @@ def _batches(unique: Iterator[tuple[str, str, bytes]]) -> Iterator[list[tuple[st
     yield batch
 
 
-def _parts(text: str) -> Iterator[str]:
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """Pieces of `text` whose ids joined are the ids of the whole, and whether it is the last."""
     start = 0
     while match := _SAFE_CUT.search(text, start + _PART_CHARACTERS):
-        yield text[start : match.start()]
+        yield text[start : match.start()], False
         start = match.start()
-    yield text[start:]
-
-
-def _shown(documents: Documents, title: str, progress: bool) -> Iterator[Document]:
-    from tqdm import tqdm
-
-    # None: a bar on a terminal only.
-    disable = None if progress else True
-    with tqdm(total=documents.size, desc=title, unit="B", unit_scale=True, disable=disable, leave=False) as bar:
-        for document in documents:
-            bar.update(documents.position - bar.n)
-            yield document
+    yield text[start:], True
 
 
 def _given(tokenizer: "None | str | Path | Tokenizer") -> Tokenizer | None:
