@@ -37,11 +37,16 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = _temporary_beside(path)
+    with _as_error("write", path):
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would leave 0600
+        temporary.unlink()
     try:
         yield temporary
         if not temporary.is_file():
             raise Error(f"{path}: nothing was written")
         with _as_error("write", path):
+            temporary.chmod(mode)
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)

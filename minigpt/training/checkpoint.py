@@ -48,8 +48,16 @@ def save_checkpoint(run: Path, model: nn.Module, optimizer, progress: Progress, 
         (temporary / "state.json").write_text(json.dumps(vars(progress)) + "\n", encoding="utf-8")
     _publish(directory, Path(run))
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        # Renamed first: killed half-way through removing it, what is left must not look like a checkpoint.
+        shutil.rmtree(old.rename(old.with_name(f"{old.name}.tmp-old")))
     return directory
+
+
+def remove_leftovers(run: Path):
+    """What an earlier process was killed over: files and directories under temporary names."""
+    for folder in (Path(run), Path(run) / "checkpoints"):
+        for path in folder.glob("*.tmp-*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def list_checkpoints(run: Path) -> list[Path]:

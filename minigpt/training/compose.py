@@ -17,7 +17,7 @@ from minigpt.files import write_atomic
 from minigpt.generation import generate
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
-from minigpt.training.checkpoint import Progress
+from minigpt.training.checkpoint import Progress, remove_leftovers
 from minigpt.training.estimate import memory_bytes, parameter_table, unigram_entropy
 from minigpt.training.evaluate import evaluate
 from minigpt.training.log import peak_memory
@@ -30,7 +30,7 @@ from minigpt.training.streams import stream_seed
 
 def open_data(data: DataConfig, shape: ShapeConfig, run: RunConfig) -> tuple[Tokens, Tokenizer]:
     """The tokens to learn from: prepared ones, or made now into RUN/tokens (and found there the next time)."""
-    from minigpt.corpus.prepare import prepare
+    from minigpt.corpus.preparation import prepare
 
     source, field = data.source()
     if (source / "manifest.json").is_file():
@@ -100,6 +100,7 @@ def begin(run: RunConfig, tokenizer: Tokenizer, settings: str):
         shutil.rmtree(run.out / "checkpoints", ignore_errors=True)
         (run.out / "metrics.jsonl").unlink(missing_ok=True)
     run.out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run.out)
     tokenizer.save(run.out)
     write_atomic(run.out / "train.yaml", settings)
 
@@ -122,7 +123,7 @@ def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int):
         raise Error(f"--prompt is {len(prompt)} tokens, the context {model.config.context}: shorten it")
 
     def write(step: int) -> str:
-        draw = {"temperature": 0.8, "top_k": 50, "seed": stream_seed(seed, "sample", step)}
+        draw = {"temperature": 0.8, "top_k": 50, "seed": stream_seed(seed, "sample", step) % 2**32}
         (ids,) = generate(model, [prompt], min(run.sample_tokens, room), eos=tokenizer.eot, **draw)
         return run.prompt + tokenizer.decode(i for i in ids if i != tokenizer.eot)
 
