@@ -82,8 +82,11 @@ def dump(*records: Any) -> str:
 def run(main: Callable[[], int | None], prog: str) -> NoReturn:
     """Call `main` and leave: its code, 2 with one line on stderr for an `Error`, 130 for Ctrl-C, 141 for a closed pipe.
 
-    The last two are what a shell reports for programs that the signals end.
+    The last two are what a shell reports for programs that the signals end. Text goes in and out as UTF-8, whatever
+    the terminal was set to: a note is not lost to a code page.
     """
+    for channel in (sys.stdin, sys.stdout, sys.stderr):
+        channel.reconfigure(encoding="utf-8")
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -190,7 +190,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(model, draws):
     batch = generate(model, PROMPTS, 25, **DRAWS[draws])
     for place, prompt in enumerate(PROMPTS):
         assert batch[place] == list(stream(model, prompt, 25, row=place, **DRAWS[draws]))
-    assert len({token for row in batch for token in row}) > 10
+    assert len({token for row in batch for token in row}) > 5
 
 
 def test_greedy_equals_reading_everything_again(model):

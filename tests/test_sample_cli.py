@@ -1,0 +1,194 @@
+"""sample.py on a tiny saved model: as its users run it, in a process of its own, where the process matters."""
+
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from minigpt import GPT, Error, GPTConfig
+from minigpt.generation import generate
+from minigpt.tokenizer import Tokenizer
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}  # the script must ask for UTF-8 itself
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A directory with a model and a tokenizer; the model knows one Chinese sentence by heart."""
+    directory = tmp_path_factory.mktemp("run")
+    text = "患者咳嗽三天😀。"
+    tokenizer = Tokenizer.train(["no cough", "cough"], 300)  # no Chinese merges: three tokens a character
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, context=64, n_layers=1, n_heads=2, d_model=64))
+    row = torch.tensor([[tokenizer.eot, *tokenizer.encode(text), tokenizer.eot]])
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(model(row[:, :-1])[0], row[0, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+    model.save_pretrained(directory)
+    tokenizer.save(directory)
+    return directory
+
+
+@pytest.fixture
+def sample(monkeypatch, capsys):
+    """sample.main in this process: the text it prints, or the Error it raises. Starting torch takes seconds."""
+    spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "sample", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+
+    def call(*args, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        module.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def start(*args, **pipes):
+    command = [sys.executable, ROOT / "sample.py", *map(str, args)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **pipes)
+
+
+def test_text_appears_as_it_is_made_and_in_whole_characters(run):
+    with start(run, "--greedy") as process:
+        pieces = []
+        while piece := os.read(process.stdout.fileno(), 100):
+            pieces.append(piece.decode())  # raises on half a character
+        assert ("".join(pieces), process.wait(20)) == ("患者咳嗽三天😀。\n", 0)
+        assert process.stderr.read() == b""
+    assert len(pieces) > 1
+
+
+def test_a_prompt_is_continued(run, sample):
+    assert sample(run, "--greedy", "--prompt", "患者") == "患者咳嗽三天😀。\n"
+    assert sample(run, "--greedy", "--no-echo", "--prompt=患者") == "咳嗽三天😀。\n"
+    assert sample(run, "--greedy", "--max-new-tokens", 4) == "患\ufffd\n"  # ended inside a character
+
+
+def test_several_prompts_and_samples_equal_generate(run, sample, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "cough", "id": 1}\n\n' + json.dumps({"prompt": "no\ncough\u2028"}) + "\n")
+    options = ["--max_new_tokens", 9, "--temperature", 2, "--top-k", 50, "--top-p", 0.9, "--seed", 3]
+    out = sample(run, "--prompt", "咳", "--prompts", file, "--num-samples", 2, *options)
+    model, tokenizer = GPT.from_pretrained(run), Tokenizer.load(run)
+    texts = [text for text in ("咳", "cough", "no\ncough\u2028") for _ in range(2)]
+    prompts = [[tokenizer.eot, *tokenizer.encode(text)] for text in texts]
+    rows = generate(model, prompts, 9, temperature=2.0, top_k=50, top_p=0.9, seed=3, eos=tokenizer.eot)
+    new = [tokenizer.decode([token for token in row if token != tokenizer.eot]) for row in rows]
+    pairs = enumerate(zip(texts, new, strict=True), start=1)
+    assert out == "".join(f"=== {number} of 6 ===\n{text}{rest}\n" for number, (text, rest) in pairs)
+    assert len(set(new)) == 6
+
+
+def test_a_text_file_of_prompts(run, sample, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeff患\r\n\n患者\n".encode())
+    out = sample(run, "--prompts", file, "--greedy")
+    assert out == "=== 1 of 2 ===\n患者咳嗽三天😀。\n=== 2 of 2 ===\n患者咳嗽三天😀。\n"
+
+
+def test_without_eot_the_model_reads_the_prompt_alone(run, sample):
+    model, tokenizer = GPT.from_pretrained(run), Tokenizer.load(run)
+    row = generate(model, [tokenizer.encode("天")], 5, temperature=0, eos=tokenizer.eot)[0]
+    text = tokenizer.decode([token for token in row if token != tokenizer.eot])
+    assert sample(run, "--prompt", "天", "--no-eot", "--greedy", "--max-new-tokens", 5) == f"天{text}\n"
+
+
+def test_interactive(run, sample):
+    assert sample(run, "--interactive", "--greedy", stdin="患\n患者咳") == "者咳嗽三天😀。\n嗽三天😀。\n"
+
+
+def test_interactive_a_long_line_costs_a_message_and_ctrl_c_is_quiet(run):
+    with start(run, "--interactive", "--greedy", "--threads", "1", stdin=subprocess.PIPE) as process:
+        process.stdin.write(("咳" * 50 + "\n患\n").encode())
+        process.stdin.flush()
+        assert process.stdout.readline().decode() == "者咳嗽三天😀。\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        words = "the line has 151 tokens, the model's context holds 64"
+        assert process.stderr.read().decode() == f"sample.py: {words}: shorten it\n"
+
+
+def test_a_closed_pipe_is_quiet(run):
+    with start(run, "--num-samples", "500", "--temperature", "3") as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 141
+
+
+def test_help_has_examples_and_does_not_wait_for_torch():
+    code = (
+        "import runpy, sys\nsys.argv = ['sample.py', '--help']\ntry: runpy.run_path('sample.py', run_name='__main__')"
+    )
+    code += "\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=ENVIRONMENT)
+    out = done.stdout.decode()
+    assert done.returncode == 0
+    assert out.endswith("False\n")
+    for words in ("python sample.py runs/notes", "--max-new-tokens N", "--no-eot", "Exit codes", "患者"):
+        assert words in out
+
+
+def test_a_wrong_directory_is_one_line_and_exit_code_2(tmp_path):
+    with start(tmp_path / "nowhere") as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, b"")
+    assert err.decode().startswith(f"sample.py: {tmp_path / 'nowhere'}")
+    assert err.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["{tmp}/no_tokenizer"], "has no tokenizer"),
+        ([], "MODEL is missing"),
+        (["{run}", "--top-q", "1"], "did you mean '--top-p'"),
+        (["{run}", "--top-p", "2", "--prompt", "a"], "top_p is 2"),
+        (["{run}", "--prompt", "患", "--prompt", "咳" * 50], "prompt 2 has 151 tokens, the model's context holds 64"),
+        (["{run}", "--no-eot"], "prompt 1 is empty"),
+        (["{run}", "--prompts", "{tmp}/bad.jsonl"], "bad.jsonl:2"),
+        (["{run}", "--prompts", "{tmp}/broken.jsonl"], "broken.jsonl:1: not valid JSON"),
+        (["{run}", "--prompts", "{tmp}/empty.txt"], "holds no prompts"),
+        (["{run}", "--prompts", "{tmp}/none.txt"], "cannot read the prompts"),
+        (["{run}", "--greedy", "--num-samples", "2"], "--greedy"),
+        (["{run}", "--threads", "0"], "--threads is 0"),
+        (["{run}", "--interactive", "--prompt", "a"], "--interactive"),
+    ],
+)
+def test_bad_input_is_named(run, sample, tmp_path, capsys, args, words):
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}\n')
+    (tmp_path / "broken.jsonl").write_text("{\n")
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "no_tokenizer").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "no_tokenizer" / name).write_bytes((run / name).read_bytes())
+    with pytest.raises(Error) as caught:
+        sample(*(arg.format(run=run, tmp=tmp_path) for arg in args))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_tokenizer_of_another_model(run, sample, tmp_path):
+    for file in run.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    Tokenizer.train(["a b c d"] * 3 + ["cough cough coughing coughed"] * 3, 320).save(tmp_path)
+    with pytest.raises(Error, match="do not belong together"):
+        sample(tmp_path)
