@@ -118,10 +118,10 @@ def _openai_dropout_from(json: dict) -> dict:
 
 def _llama_from(json: dict) -> GPTConfig:
     rope = json.get("rope_parameters") or {}
-    scaling = json.get("rope_scaling") or rope
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind != "default":
-        raise Error(f"config.json: rope_type {kind!r} rescales the rotary positions; only 'default' can be represented")
+    for scaling in (rope, json.get("rope_scaling") or {}):  # the spelling since transformers 5, and the one before
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        if kind != "default":
+            raise Error(f"config.json: rope_type {kind!r} rescales the positions; only 'default' can be represented")
     bias = json.get("attention_bias", False)
     if bias != json.get("mlp_bias", False):
         raise Error("config.json: attention_bias and mlp_bias differ; GPTConfig.bias is one switch for both")

@@ -29,23 +29,27 @@ def load(directory, *, dtype: torch.dtype | None = torch.float32, device="cpu", 
     Every tensor must be there, used, and of the right shape; whatever is not raises `Error` naming it.
     """
     directory = Path(directory)
-    _, config = read_config(directory)
+    family, config = read_config(directory)
     if changes:
         config = GPTConfig.from_dict(config.to_dict() | changes)
     with torch.device("meta"):
         model = GPT(config)
-    model = model.to(dtype or _Tensors(directory).dtype()).to_empty(device=device)
+    source = _Tensors(directory)
+    _check(model, family, source)  # before any memory is taken: a damaged config may ask for a great deal
+    model = model.to(dtype or source.dtype()).to_empty(device=device)
     if config.tied:
         model.head.weight = model.token_embedding.weight
-    load_weights(model, directory)
+    _fill(model, family, source)
     return model.eval()
 
 
 def load_weights(model: GPT, directory):
-    """Copy the weights of a directory into a model of that shape, tensor by tensor."""
+    """Copy the weights of a directory into a model of that shape: all of them or, on an error, none."""
     directory = Path(directory)
     family, _ = read_config(directory)
-    _fill(model, family, _Tensors(directory))
+    source = _Tensors(directory)
+    _check(model, family, source)
+    _fill(model, family, source)
 
 
 def find(name: str, download: bool = False) -> Path:
@@ -74,11 +78,19 @@ def save(model: GPT, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
     from minigpt.files import write_atomic
 
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     name = family_of(model.config)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    weights = dict(model.named_parameters()) | {"head.weight": model.head.weight}
-    shards = _shards(list(FAMILIES[name].entries(model.config)), weights, shard_bytes)
+    weights = dict(model.named_parameters())
+    entries = list(FAMILIES[name].entries(model.config))
+    if changed := weights.keys() ^ _parameters(entries):
+        raise Error(
+            f"{directory}: not saved: {min(changed)} is not as GPT makes it: merge or detach the adapters first"
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise Error(f"{directory}: cannot make this directory: {problem.strerror}: choose another name") from None
+    shards = _shards(entries, weights, shard_bytes)
     written = {}
     for number, shard in enumerate(shards, start=1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -110,12 +122,12 @@ def read_config(directory) -> tuple[Family, GPTConfig]:
         raise Error(f"{path}: not found: give a run or Hugging Face directory, which holds a config.json")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as problem:
+    except (ValueError, RecursionError, OSError) as problem:
         raise Error(f"{path}: not valid JSON ({problem})") from None
     if not isinstance(values, dict):
         raise Error(f"{path}: expected a JSON object, found {type(values).__name__}")
     kind = values.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise Error(f"{path}: model_type {kind!r} cannot be represented: {nearest(str(kind), FAMILIES)}")
     if values.get("quantization_config"):
         raise Error(f"{path}: the weights are quantised; give the directory of the full-precision model")
@@ -126,11 +138,16 @@ def read_config(directory) -> tuple[Family, GPTConfig]:
 
 
 class _Tensors:
-    """The tensors of a directory, read one at a time from however many files."""
+    """The tensors of a directory, read one at a time from however many files; shapes and dtypes are known before."""
 
     def __init__(self, directory: Path):
         self.directory = directory
-        self.file_of = {name: file for file in self._files() for name in self._open(file).keys()}  # noqa: SIM118
+        self.file_of, self.header = {}, {}
+        for file in self._files():
+            opened = self._open(file)
+            for name in opened.keys():  # noqa: SIM118
+                described = opened.get_slice(name)
+                self.file_of[name], self.header[name] = file, (tuple(described.get_shape()), described.get_dtype())
 
     def _files(self) -> list[Path]:
         single, index = self.directory / "model.safetensors", self.directory / "model.safetensors.index.json"
@@ -139,11 +156,12 @@ class _Tensors:
         if index.is_file():
             try:
                 names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError):
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError):
                 raise Error(f"{index}: not an index of safetensors files: download it again") from None
             # An index is a file from elsewhere: a name in it must not lead out of the directory.
-            if any(not isinstance(name, str) or Path(name).name != name for name in names):
-                raise Error(f"{index}: names a file outside the directory; refused")
+            for name in names:
+                if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+                    raise Error(f"{index}: names {name!r}, not a .safetensors file of this directory; refused")
             return [self.directory / name for name in names]
         if any(self.directory.glob("*.bin")):
             raise Error(f"{self.directory}: holds pickled weights (.bin), which can run code; convert to safetensors")
@@ -163,29 +181,59 @@ class _Tensors:
         return self._open(self.file_of[name]).get_tensor(name)
 
     def dtype(self) -> torch.dtype:
-        return self.read(min(self.file_of)).dtype
+        return self.read(min(name for name in self.file_of if not _derived(name))).dtype
 
 
-def _fill(model: GPT, family: Family, source: _Tensors):
-    """Copy every tensor of the files into the model; each side must be used up."""
-    weights = dict(model.named_parameters()) | {"head.weight": model.head.weight}
+def _check(model: GPT, family: Family, source: _Tensors):
+    """Each parameter has its tensor, each tensor its parameters, and both the same shape; else `Error` names it."""
+    weights = dict(model.named_parameters())
+    entries = list(family.entries(model.config))
+    if other := weights.keys() ^ _parameters(entries):
+        raise Error(f"{source.directory}: {min(other)} is in the files or in the model, not in both: load it unchanged")
     spelling = _spelling(family, source.file_of)
     unused = {name for name in source.file_of if not _derived(name)}
-    for entry in family.entries(model.config):
+    for entry in entries:
         name = spelling(entry.name)
         if name not in source.file_of:
             raise Error(f"{source.directory}: tensor {name!r} is missing: {nearest(name, source.file_of)}")
-        _split(entry, source.read(name), weights, source.directory)
+        _check_header(entry, name, source, [weights[ours].shape for ours in entry.ours])
         unused.discard(name)
     head = "lm_head.weight"
     if head in unused and model.config.tied:
         # Some tools store the tied matrix twice. The same twice is fine; two different ones are two models.
-        theirs = source.read(head).to(model.head.weight)
-        if not torch.equal(theirs, model.head.weight):
+        embedding = source.read(spelling(entries[0].name))
+        if not torch.equal(source.read(head).to(embedding.dtype), embedding):
             raise Error(f"{source.directory}: {head} differs from the embedding it is tied to in config.json")
         unused.discard(head)
     if unused:
         raise Error(f"{source.directory}: tensor {min(unused)!r} has no place in this model ({len(unused)} such)")
+
+
+def _check_header(entry: Entry, name: str, source: _Tensors, shapes: list[torch.Size]):
+    shape, kind = source.header[name]
+    expected = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    expected = expected[::-1] if entry.transposed else expected
+    if shape != expected:
+        raise Error(f"{source.directory}: tensor {name!r} is {shape}, config.json makes it {expected}")
+    if kind not in ("F64", "F32", "F16", "BF16"):
+        raise Error(f"{source.directory}: tensor {name!r} holds {kind}, expected floating point of at least 16 bits")
+
+
+def _fill(model: GPT, family: Family, source: _Tensors):
+    """Copy every tensor of the files into the model, once `_check` has passed."""
+    weights = dict(model.named_parameters())
+    spelling = _spelling(family, source.file_of)
+    for entry in family.entries(model.config):
+        tensor = source.read(spelling(entry.name))
+        parts = [weights[name] for name in entry.ours]
+        pieces = (tensor.T if entry.transposed else tensor).split([len(part) for part in parts])
+        with torch.no_grad():
+            for part, piece in zip(parts, pieces, strict=True):
+                part.copy_(piece)
+
+
+def _parameters(entries: list[Entry]) -> set[str]:
+    return {name for entry in entries for name in entry.ours}
 
 
 def _spelling(family: Family, names):
@@ -201,20 +249,6 @@ def _spelling(family: Family, names):
 def _derived(name: str) -> bool:
     """Buffers that old files carry and anyone can compute: causal masks, rotary frequencies."""
     return name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"))
-
-
-def _split(entry: Entry, tensor: Tensor, weights: dict[str, Tensor], where: Path):
-    stored = tensor.T if entry.transposed else tensor
-    parts = [weights[name] for name in entry.ours]
-    expected = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    if tuple(stored.shape) != expected:
-        expected = expected[::-1] if entry.transposed else expected
-        raise Error(f"{where}: tensor {entry.name!r} is {tuple(tensor.shape)}, config.json makes it {expected}")
-    if not tensor.is_floating_point():
-        raise Error(f"{where}: tensor {entry.name!r} holds {tensor.dtype}, expected floating point")
-    with torch.no_grad():
-        for part, piece in zip(parts, stored.split([len(part) for part in parts]), strict=True):
-            part.copy_(piece)
 
 
 def _join(entry: Entry, weights: dict[str, Tensor]) -> Tensor:
@@ -246,5 +280,6 @@ def _remove_others(directory: Path, written: set[str]):
 
 def model_files(directory: Path) -> list[Path]:
     """The files `save` writes, config.json last: who copies them in this order never has a config without weights."""
-    found = [*directory.glob("model*.safetensors"), *directory.glob("model.safetensors.index.json")]
+    patterns = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
+    found = [file for pattern in patterns for file in directory.glob(pattern)]
     return sorted(found) + [directory / "config.json"]

@@ -337,7 +337,7 @@ def test_import_is_light():
     configs, models = (set(line.split()) for line in found.stdout.splitlines())
     assert "torch" not in configs and "torch" in models
     heavy = {"transformers", "tiktoken", "tokenizers", "matplotlib", "safetensors", "jinja2", "yaml", "jsonargparse"}
-    assert not models & (heavy | {"tqdm", "pandas", "lora", "peft", "tensorboard", "huggingface_hub"})
+    assert not models & (heavy | {"pandas", "lora", "peft", "tensorboard", "huggingface_hub"})
 
 
 def imported_by(package: str) -> dict[str, set[str]]:
