@@ -167,8 +167,12 @@ def test_the_same_request_is_not_done_again(tmp_path, monkeypatch):
     tokenizer.save(tmp_path / "saved")
     by_object = made(source, tmp_path / "t", tokenizer=tokenizer)
     assert by_object["request"]["tokenizer"] != "trained"
-    monkeypatch.setattr(preparation, "_encode", None)
-    assert made(source, tmp_path / "t", tokenizer=tmp_path / "saved") == by_object
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "_encode", None)
+        assert made(source, tmp_path / "t", tokenizer=tmp_path / "saved") == by_object
+    same_size = Tokenizer.train(["quite another text, " * 99, *notes(30, 7)], tokenizer.vocab_size)
+    assert same_size.vocab_size == tokenizer.vocab_size
+    assert made(source, tmp_path / "t", tokenizer=same_size)["train"]["sha256"] != by_object["train"]["sha256"]
 
 
 def test_damage_is_made_good_by_preparing_again(tmp_path):
