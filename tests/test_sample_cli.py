@@ -82,7 +82,9 @@ def test_a_prompt_is_continued(run, sample):
 
 def test_several_prompts_and_samples_equal_generate(run, sample, tmp_path):
     file = tmp_path / "prompts.jsonl"
-    file.write_text('{"prompt": "cough", "id": 1}\n\n' + json.dumps({"prompt": "no\ncough\u2028"}) + "\n")
+    file.write_text(
+        '{"prompt": "cough", "id": 1}\n\n' + json.dumps({"prompt": "no\ncough\u2028"}, ensure_ascii=False) + "\n"
+    )
     options = ["--max_new_tokens", 9, "--temperature", 2, "--top-k", 50, "--top-p", 0.9, "--seed", 3]
     out = sample(run, "--prompt", "咳", "--prompts", file, "--num-samples", 2, *options)
     model, tokenizer = GPT.from_pretrained(run), Tokenizer.load(run)
