@@ -4,59 +4,43 @@ The source is a .txt file, a folder of them, or a .jsonl, .csv or .parquet file 
 """
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 if __name__ == "__main__":  # a checkout works without being installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from minigpt.corpus.preparation import prepare
-from minigpt.errors import Error
+from minigpt.cli import parse, run
+
+EXAMPLES = """
+examples:
+  python data/prepare.py notes/ tokens/notes                         a folder of .txt files
+  python data/prepare.py notes.jsonl tokens/notes --field note       one field of each line
+  python data/prepare.py notes.csv tokens/gpt2 --field text --tokenizer gpt2
+then:
+  python train.py --data tokens/notes
+"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """Turn text files into a directory of tokens for training.
+    """Tokens: from what, to where, and how."""
 
-    Args:
-        source: a .txt file, a folder of .txt files, or a .jsonl, .csv or .parquet file
-        out: the directory to write: train.bin, val.bin, manifest.json and the tokenizer
-        field: which field of a .jsonl, .csv or .parquet file holds the text
-        tokenizer: gpt2, cl100k_base, o200k_base or a directory with a tokenizer; learned from the text if left out
-        vocab_size: ids of a learned tokenizer, at most
-        validation: share of the documents kept for validation
-        on_bad: what to do with lines that cannot be used: skip or refuse
-        progress: show progress bars
-    """
-
-    source: str
-    out: str
-    field: str | None = None
-    tokenizer: str | None = None
-    vocab_size: int = 4096
-    validation: float = 0.1
-    on_bad: str = "skip"
-    progress: bool = True
+    source: str = field(metadata={"positional": True})  # a .txt, .jsonl, .csv or .parquet file, or a folder of .txt
+    out: str = field(metadata={"positional": True})  # the directory to write: tokens, manifest.json, tokenizer
+    field: str | None = None  # which field of a .jsonl, .csv or .parquet file holds the text
+    tokenizer: str | None = None  # gpt2, cl100k_base, o200k_base or a directory; else one is learned from the text
+    vocab_size: int = 4096  # ids of a learned tokenizer, at most
+    validation: float = 0.1  # share of the documents kept for validation
+    on_bad: str = "skip"  # lines that cannot be used: skip (and count) or refuse
+    progress: bool = True  # show progress bars
 
 
-def main(arguments: list[str]) -> int:
-    """Run one request; the exit code is 0, or 2 when the input has to be mended."""
-    from jsonargparse import auto_cli
+def main() -> None:
+    (request,) = parse(Request, prog="prepare.py", description="Turn text into tokens for training.", epilog=EXAMPLES)
+    from minigpt.corpus.preparation import prepare
 
-    request = auto_cli(Request, args=[_underscored(argument) for argument in arguments])
-    try:
-        print(summary(prepare(**asdict(request)), request.out))
-    except Error as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _underscored(argument: str) -> str:
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument[2:].partition("=")
-    return "--" + name.replace("-", "_") + equals + value
+    print(summary(prepare(**asdict(request)), request.out))
 
 
 def summary(manifest: dict, out: str) -> str:
@@ -76,4 +60,4 @@ def summary(manifest: dict, out: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, "prepare.py")

@@ -23,14 +23,19 @@ RARELY = "--eval-every 0 --sample-every 0 --save-every 0".split()
 
 
 def train(*words, check=True, **options) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, ROOT / "train.py", *map(str, words)], capture_output=True, text=True, **options)
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *map(str, words)], capture_output=True, text=True, **options
+    )
     assert not check or done.returncode == 0, done.stderr[-2000:]
     return done
 
 
 def start(*words) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, ROOT / "train.py", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
