@@ -11,6 +11,7 @@ from helpers import config, model, randomize, tokens
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
@@ -138,6 +139,24 @@ def test_gpt2_as_openai_published_it(tmp_path):
     tensors["h.0.attn.bias"] = tensors.pop("h.2.attn.bias")
     save_file(tensors, tmp_path / "model.safetensors")
     assert hub.load(tmp_path, dtype=None).head.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["gpt2", "openai-gpt", "llama"])
+def test_what_a_config_leaves_out_is_what_transformers_takes_it_to_be(family, tmp_path):
+    needed = {"model_type": family, "vocab_size": 61}
+    if family == "llama":
+        needed |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+        needed |= {"max_position_embeddings": 24}
+    else:
+        needed |= {"n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    reference = randomize(AutoModelForCausalLM.from_config(AutoConfig.for_model(**needed)), 0.3).eval()
+    reference.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(needed))
+    gpt = GPT.from_pretrained(tmp_path)
+    assert difference(gpt, reference, tokens()) < 1e-4
+    theirs = reference.config
+    assert gpt.config.attn_dropout == (theirs.attention_dropout if family == "llama" else theirs.attn_pdrop)
+    assert gpt.config.tied == theirs.tie_word_embeddings and gpt.config.init_std == theirs.initializer_range
 
 
 def test_a_tied_head_may_be_stored_twice_if_it_is_the_same(tmp_path):
