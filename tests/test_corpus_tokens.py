@@ -272,5 +272,5 @@ def test_command_line(tmp_path):
 @pytest.mark.parametrize("arguments", ["--field nota", "--field note --vocab_size 9", "--feild note"])
 def test_command_line_errors(tmp_path, arguments):
     done = run(jsonl(tmp_path / "n.jsonl", notes(5)), tmp_path / "t", *arguments.split())
-
+    assert done.returncode == 2 and "prepare.py: " in done.stderr and "Traceback" not in done.stderr and not done.stdout
     assert not (tmp_path / "t").exists()

@@ -11,10 +11,10 @@ import torch
 from minigpt import GPT, Error, GPTConfig
 from minigpt.corpus.batches import Batches
 from minigpt.loss import IGNORE, cross_entropy
+from minigpt.training.checkpoint import Progress
 from minigpt.training.estimate import first_loss, memory_bytes, unigram_entropy
 from minigpt.training.evaluate import evaluate
 from minigpt.training.loop import Hooks, fit, train_step
-from minigpt.training.checkpoint import Progress
 from minigpt.training.optimizer import load_state_by_name, make_optimizer, state_by_name
 from minigpt.training.options import LoopConfig, OptimizerConfig
 from minigpt.training.schedule import ScheduleConfig, learning_rate

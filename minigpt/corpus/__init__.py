@@ -1,11 +1,11 @@
 """From the user's files to batches.
 
-    question                                   file
-    Which texts are in these files?            documents.py
-    How do they become a directory of tokens?  preparation.py
-    Which of them validate?                    split.py
-    How is that directory opened?              tokens.py
-    What does one training step see?           batches.py
+question                                   file
+Which texts are in these files?            documents.py
+How do they become a directory of tokens?  preparation.py
+Which of them validate?                    split.py
+How is that directory opened?              tokens.py
+What does one training step see?           batches.py
 """
 
 from minigpt.corpus.batches import IGNORE, Batch, Batches
