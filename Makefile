@@ -12,7 +12,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 
 demo: $(VENV)/.run
 	$(BIN)/python train.py --config configs/demo.yaml --overwrite
-	$(BIN)/python sample.py runs/demo --num-samples 2 --max-new-tokens 180 --seed 1
+	$(BIN)/python sample.py runs/demo --num-samples 3 --max-new-tokens 200 --top-p 0.9
 	@echo
 	@echo "The picture: open runs/demo/report.html. More text: $(BIN)/python sample.py runs/demo --prompt '主诉：'"
 

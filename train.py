@@ -1,6 +1,6 @@
 """Text in, model out. See `python train.py --help`, or begin with
 
-    python train.py                                                    our own notes, ten million parameters
+    python train.py                                                    our own notes, four million parameters
     python train.py --data notes.jsonl --field note --out runs/mine    yours
     python train.py --resume --out runs/mine                           after a stop
 
@@ -19,7 +19,7 @@ from minigpt.training.schedule import ScheduleConfig
 RECORDS = (DataConfig, ShapeConfig, BatchConfig, LoopConfig, ScheduleConfig, OptimizerConfig, RunConfig)
 EXAMPLES = """
 examples:
-  python train.py                                            the embedded notes, about 10 minutes on a laptop
+  python train.py                                            the embedded notes, some five minutes on a laptop
   python train.py --minutes 5 --out runs/short               as long as you have
   python train.py --data notes.jsonl --field note            your own notes
   python train.py --data folder/ --shape gpt2 --dropout 0.1  a folder of .txt, as GPT-2

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minigpt import attention, masks, positions
+from minigpt import attention, masks
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
+from minigpt.positions import rotary, rotate
 
 
 class RMSNorm(nn.Module):
@@ -93,7 +94,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask=None, turn=None, cache=None) -> Tensor:
         q, k, v = (attention.split_heads(p(x), self.d_head) for p in (self.q_proj, self.k_proj, self.v_proj))
         if turn is not None:
-            q, k = positions.rotate(q, turn), positions.rotate(k, turn)
+            q, k = rotate(q, turn), rotate(k, turn)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
         out = self.attend(q, k, v, mask, self.attn_dropout if self.training else 0.0)
@@ -197,7 +198,7 @@ class GPT(nn.Module):
         if self.config.positions == "learned":
             x = x + self.position_embedding(positions)
         else:
-            turn = self._turn(positions, x.dtype)
+            turn = rotary(positions, self.config.d_head, self.config.rope_theta, x.dtype)
         mask_of = {
             window: masks.build(time, past, window=window, keep=keep, documents=documents, device=x.device)
             for window in {self.config.layer_window(layer) for layer in range(self.config.n_layers)}
@@ -240,9 +241,6 @@ class GPT(nn.Module):
         if keep is None:
             return torch.arange(past, past + time, device=device)[None]
         return (keep.cumsum(-1) - 1).clamp(min=0)[:, past:]
-
-    def _turn(self, where: Tensor, dtype: torch.dtype):
-        return positions.rotary(where, self.config.d_head, self.config.rope_theta, dtype)
 
     @classmethod
     def from_pretrained(cls, directory, **changes) -> "GPT":

@@ -43,10 +43,10 @@ class ShapeConfig:
     init: str | None = None  # directory of a run or Hugging Face model to go on from; replaces the options below
     download: bool = False  # let --init fetch a model by its name from the hub
     shape: str = "llama"  # llama (rotary, RMSNorm, SwiGLU), gpt2 or gpt1
-    n_layers: int = 6  # blocks
-    n_heads: int = 6  # attention heads
+    n_layers: int = 4  # blocks
+    n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # fewer than n_heads: grouped keys and values
-    d_model: int = 384  # width of the model
+    d_model: int = 256  # width of the model
     d_ff: int | None = None  # feed-forward width; by default 4 d_model, or 8/3 d_model for llama
     context: int = 256  # tokens the model sees at once
     dropout: float = 0.0  # 0.1 where the same notes are read many times
@@ -74,7 +74,7 @@ class ShapeConfig:
 class BatchConfig:
     """Batches: how much at a time, and for how long."""
 
-    batch_size: int = 8  # rows of a micro-batch, each one context long
+    batch_size: int = 4  # rows of a micro-batch, each one context long
     document_mask: bool = False  # packed documents do not see each other, positions restart
     epochs: float | None = None  # instead of --steps: times the data is read
     minutes: float | None = None  # instead of --steps: measure the speed first, then train about this long
@@ -92,12 +92,12 @@ class BatchConfig:
 class LoopConfig:
     """Loop: how often what happens."""
 
-    steps: int = 500  # optimizer steps
+    steps: int = 1500  # optimizer steps
     accumulate: int = 1  # micro-batches per step
     log_every: int = 1  # steps between records of the training loss
-    eval_every: int = 100  # steps between evaluations; 0 only at the end
-    sample_every: int = 250  # steps between samples; 0 never
-    save_every: int = 250  # steps between checkpoints; 0 only at the end
+    eval_every: int = 250  # steps between evaluations; 0 only at the end
+    sample_every: int = 500  # steps between samples; 0 never
+    save_every: int = 500  # steps between checkpoints; 0 only at the end
     seed: int = 0  # of weights, data order, dropout and samples
 
     def __post_init__(self):
