@@ -20,7 +20,7 @@ def first_loss(config: GPTConfig) -> float:
     of log sum exp of V such numbers is ln V plus half their variance.
 
     >>> round(first_loss(GPTConfig()), 4)
-    10.9784
+    10.9785
     """
     return math.log(config.vocab_size) + config.d_model * config.init_std**2 / 2
 
