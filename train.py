@@ -33,6 +33,7 @@ def main() -> int:
     data, shape, batching, loop, schedule, adamw, out = options
     import torch
 
+    from minigpt import hub
     from minigpt.training import compose
     from minigpt.training.checkpoint import Progress, load_checkpoint, save_checkpoint
     from minigpt.training.estimate import announce
@@ -61,11 +62,13 @@ def main() -> int:
         learning_rate=lambda step: learning_rate(step, loop.steps, schedule),
         evaluate=compose.evaluator(model, validation, tokenizer, out.eval_batches),
         sample=compose.sampler(model, tokenizer, out, loop.seed),
+        improved=lambda: hub.save(model, out.out, **ids),
         save=lambda progress: save_checkpoint(out.out, model, optimizer, progress, out.keep, **ids),
     )
     log = Log(out.out, progress.step, loop.steps, out.tensorboard)
     try:
         progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, adamw.clip)
+        compose.finish(out, model, hooks.evaluate, hooks.sample, progress, log)
     finally:
         log.close()
     settings = {name: value for record in options for name, value in asdict(record).items()}

@@ -1,4 +1,4 @@
-"""How Hugging Face spells our model: three families of config.json and of tensor names, and one of our own.
+"""How Hugging Face spells our config: three families of config.json, and one of our own.
 
     model_type   paper                        what it needs
     gpt2         Radford et al. 2019          pre layer norm, learned positions, biases
@@ -6,14 +6,16 @@
     llama        Touvron et al. 2023          RMSNorm, rotary, gated, silu
     minigpt      ours                         anything GPTConfig can say; transformers does not open it
 
-A family translates a config both ways and lists its tensors. What it cannot represent it refuses with the reason.
+A family translates a config both ways and lists its tensors (layouts.py). What it cannot represent it refuses with
+the reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from minigpt.config import GPTConfig
 from minigpt.errors import Error, nearest
+from minigpt.layouts import gpt1_entries, gpt2_entries, llama_entries, own_entries
 
 GPT2_ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
@@ -26,15 +28,6 @@ GPT2_ACTIVATIONS = {
 }
 # In OpenAI-GPT's config "gelu" means the tanh form, in GPT-2's the exact one. Both are what their models were given.
 GPT1_ACTIVATIONS = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of a file: its name there, the parameters of ours it holds, and whether it is stored (in, out)."""
-
-    name: str
-    ours: tuple[str, ...]
-    transposed: bool = False
 
 
 def _gpt2_from(json: dict) -> GPTConfig:
@@ -178,52 +171,6 @@ def _llama_to(config: GPTConfig) -> dict:
     }
 
 
-def _openai_entries(config: GPTConfig, tokens: str, places: str) -> Iterator[Entry]:
-    """GPT-1 and GPT-2 store (in, out) matrices, and q, k, v as one."""
-    yield Entry(f"transformer.{tokens}.weight", ("token_embedding.weight",))
-    yield Entry(f"transformer.{places}.weight", ("position_embedding.weight",))
-    for layer in range(config.n_layers):
-        theirs, block = f"transformer.h.{layer}", f"blocks.{layer}"
-        for kind in ("weight", "bias"):
-            matrix = kind == "weight"
-            qkv = tuple(f"{block}.attn.{name}_proj.{kind}" for name in "qkv")
-            yield Entry(f"{theirs}.ln_1.{kind}", (f"{block}.attn_norm.{kind}",))
-            yield Entry(f"{theirs}.attn.c_attn.{kind}", qkv, matrix)
-            yield Entry(f"{theirs}.attn.c_proj.{kind}", (f"{block}.attn.o_proj.{kind}",), matrix)
-            yield Entry(f"{theirs}.ln_2.{kind}", (f"{block}.mlp_norm.{kind}",))
-            yield Entry(f"{theirs}.mlp.c_fc.{kind}", (f"{block}.mlp.up_proj.{kind}",), matrix)
-            yield Entry(f"{theirs}.mlp.c_proj.{kind}", (f"{block}.mlp.down_proj.{kind}",), matrix)
-    if config.norm_place == "pre":
-        yield Entry("transformer.ln_f.weight", ("final_norm.weight",))
-        yield Entry("transformer.ln_f.bias", ("final_norm.bias",))
-    if not config.tied:
-        yield Entry("lm_head.weight", ("head.weight",))
-
-
-def _gpt2_entries(config: GPTConfig) -> Iterator[Entry]:
-    return _openai_entries(config, "wte", "wpe")
-
-
-def _gpt1_entries(config: GPTConfig) -> Iterator[Entry]:
-    return _openai_entries(config, "tokens_embed", "positions_embed")
-
-
-def _llama_entries(config: GPTConfig) -> Iterator[Entry]:
-    yield Entry("model.embed_tokens.weight", ("token_embedding.weight",))
-    for layer in range(config.n_layers):
-        theirs, block = f"model.layers.{layer}", f"blocks.{layer}"
-        yield Entry(f"{theirs}.input_layernorm.weight", (f"{block}.attn_norm.weight",))
-        yield Entry(f"{theirs}.post_attention_layernorm.weight", (f"{block}.mlp_norm.weight",))
-        for kind in ("weight", "bias") if config.bias else ("weight",):
-            for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-                yield Entry(f"{theirs}.self_attn.{name}.{kind}", (f"{block}.attn.{name}.{kind}",))
-            for name in ("gate_proj", "up_proj", "down_proj"):
-                yield Entry(f"{theirs}.mlp.{name}.{kind}", (f"{block}.mlp.{name}.{kind}",))
-    yield Entry("model.norm.weight", ("final_norm.weight",))
-    if not config.tied:
-        yield Entry("lm_head.weight", ("head.weight",))
-
-
 def _own_from(json: dict) -> GPTConfig:
     known = {field.name for field in fields(GPTConfig)}
     extra = {"model_type", "architectures", "bos_token_id", "eos_token_id", "pad_token_id", "dtype"}
@@ -234,31 +181,21 @@ def _own_to(config: GPTConfig) -> dict:
     return {"model_type": "minigpt", **config.to_dict()}
 
 
-def _own_entries(config: GPTConfig) -> Iterator[Entry]:
-    import torch
-
-    from minigpt.model import GPT
-
-    with torch.device("meta"):
-        for name, _ in GPT(config).named_parameters():  # a tied head is listed once, as the embedding
-            yield Entry(name, (name,))
-
-
 @dataclass(frozen=True)
 class Family:
     """One spelling: config from and to JSON, the tensors of a file, and the bare model's prefix some files drop."""
 
-    config_from: callable
-    config_to: callable
-    entries: callable
+    config_from: Callable
+    config_to: Callable
+    entries: Callable
     prefix: str = ""
 
 
 FAMILIES = {
-    "gpt2": Family(_gpt2_from, _gpt2_to, _gpt2_entries, "transformer."),
-    "openai-gpt": Family(_gpt1_from, _gpt1_to, _gpt1_entries, "transformer."),
-    "llama": Family(_llama_from, _llama_to, _llama_entries, "model."),
-    "minigpt": Family(_own_from, _own_to, _own_entries),
+    "gpt2": Family(_gpt2_from, _gpt2_to, gpt2_entries, "transformer."),
+    "openai-gpt": Family(_gpt1_from, _gpt1_to, gpt1_entries, "transformer."),
+    "llama": Family(_llama_from, _llama_to, llama_entries, "model."),
+    "minigpt": Family(_own_from, _own_to, own_entries),
 }
 
 

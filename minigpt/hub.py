@@ -1,11 +1,7 @@
 """Hugging Face directories in and out: config.json and model.safetensors, whole or in shards.
 
-    minigpt            file (gpt2)
-    q_proj (out, in)  \
-    k_proj (out, in)   }  c_attn (in, 3 out)      fused matrices are split on the way in, joined on the way out
-    v_proj (out, in)  /
-
-No pickle is read, nothing is fetched. `families.py` holds the names.
+No pickle is read, and nothing is fetched unless asked. families.py translates config.json, layouts.py names the
+tensors, tensor_files.py reads and writes them; here the two sides are checked against each other.
 """
 
 import json
@@ -16,8 +12,11 @@ from torch import Tensor
 
 from minigpt.config import GPTConfig
 from minigpt.errors import Error, nearest
-from minigpt.families import FAMILIES, Entry, Family, family_of
+from minigpt.families import FAMILIES, Family, family_of
+from minigpt.files import write_atomic
+from minigpt.layouts import Entry
 from minigpt.model import GPT
+from minigpt.tensor_files import TensorFiles, is_derived, write_tensors
 
 SHARD_BYTES = 5_000_000_000
 
@@ -34,7 +33,7 @@ def load(directory, *, dtype: torch.dtype | None = torch.float32, device="cpu", 
         config = GPTConfig.from_dict(config.to_dict() | changes)
     with torch.device("meta"):
         model = GPT(config)
-    source = _Tensors(directory)
+    source = TensorFiles(directory)
     _check(model, family, source)  # before any memory is taken: a damaged config may ask for a great deal
     model = model.to(dtype or source.dtype()).to_empty(device=device)
     if config.tied:
@@ -47,7 +46,7 @@ def load_weights(model: GPT, directory):
     """Copy the weights of a directory into a model of that shape: all of them or, on an error, none."""
     directory = Path(directory)
     family, _ = read_config(directory)
-    source = _Tensors(directory)
+    source = TensorFiles(directory)
     _check(model, family, source)
     _fill(model, family, source)
 
@@ -75,8 +74,6 @@ def save(model: GPT, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
 
     `extra` goes into config.json beside the shape (`eos_token_id=...`). Each file is replaced as a whole.
     """
-    from minigpt.files import write_atomic
-
     directory = Path(directory)
     name = family_of(model.config)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -105,16 +102,6 @@ def save(model: GPT, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
     _remove_others(directory, set(written.values()))
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]):
-    """One safetensors file, under its name only once it is whole."""
-    from safetensors.torch import save_file
-
-    from minigpt.files import atomic_file
-
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-
-
 def read_config(directory) -> tuple[Family, GPTConfig]:
     """config.json of a directory, as the family that understands it and our config."""
     path = Path(directory) / "config.json"
@@ -137,61 +124,14 @@ def read_config(directory) -> tuple[Family, GPTConfig]:
         raise Error(f"{path}: a value has the wrong type ({problem})") from None
 
 
-class _Tensors:
-    """The tensors of a directory, read one at a time from however many files; shapes and dtypes are known before."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        self.file_of, self.header = {}, {}
-        for file in self._files():
-            opened = self._open(file)
-            for name in opened.keys():  # noqa: SIM118
-                described = opened.get_slice(name)
-                self.file_of[name], self.header[name] = file, (tuple(described.get_shape()), described.get_dtype())
-
-    def _files(self) -> list[Path]:
-        single, index = self.directory / "model.safetensors", self.directory / "model.safetensors.index.json"
-        if single.is_file():
-            return [single]
-        if index.is_file():
-            try:
-                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError):
-                raise Error(f"{index}: not an index of safetensors files: download it again") from None
-            # An index is a file from elsewhere: a name in it must not lead out of the directory.
-            for name in names:
-                if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-                    raise Error(f"{index}: names {name!r}, not a .safetensors file of this directory; refused")
-            return [self.directory / name for name in names]
-        if any(self.directory.glob("*.bin")):
-            raise Error(f"{self.directory}: holds pickled weights (.bin), which can run code; convert to safetensors")
-        raise Error(f"{self.directory}: no model.safetensors and no model.safetensors.index.json")
-
-    def _open(self, file: Path):
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            return safe_open(file, framework="pt")
-        except FileNotFoundError:
-            raise Error(f"{file}: not found, but the index names it: download it again") from None
-        except (SafetensorError, OSError) as problem:
-            raise Error(f"{file}: not a readable safetensors file ({problem})") from None
-
-    def read(self, name: str) -> Tensor:
-        return self._open(self.file_of[name]).get_tensor(name)
-
-    def dtype(self) -> torch.dtype:
-        return self.read(min(name for name in self.file_of if not _derived(name))).dtype
-
-
-def _check(model: GPT, family: Family, source: _Tensors):
+def _check(model: GPT, family: Family, source: TensorFiles):
     """Each parameter has its tensor, each tensor its parameters, and both the same shape; else `Error` names it."""
     weights = dict(model.named_parameters())
     entries = list(family.entries(model.config))
     if other := weights.keys() ^ _parameters(entries):
         raise Error(f"{source.directory}: {min(other)} is in the files or in the model, not in both: load it unchanged")
     spelling = _spelling(family, source.file_of)
-    unused = {name for name in source.file_of if not _derived(name)}
+    unused = {name for name in source.file_of if not is_derived(name)}
     for entry in entries:
         name = spelling(entry.name)
         if name not in source.file_of:
@@ -209,7 +149,7 @@ def _check(model: GPT, family: Family, source: _Tensors):
         raise Error(f"{source.directory}: tensor {min(unused)!r} has no place in this model ({len(unused)} such)")
 
 
-def _check_header(entry: Entry, name: str, source: _Tensors, shapes: list[torch.Size]):
+def _check_header(entry: Entry, name: str, source: TensorFiles, shapes: list[torch.Size]):
     shape, kind = source.header[name]
     expected = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     expected = expected[::-1] if entry.transposed else expected
@@ -219,7 +159,7 @@ def _check_header(entry: Entry, name: str, source: _Tensors, shapes: list[torch.
         raise Error(f"{source.directory}: tensor {name!r} holds {kind}, expected floating point of at least 16 bits")
 
 
-def _fill(model: GPT, family: Family, source: _Tensors):
+def _fill(model: GPT, family: Family, source: TensorFiles):
     """Copy every tensor of the files into the model, once `_check` has passed."""
     weights = dict(model.named_parameters())
     spelling = _spelling(family, source.file_of)
@@ -244,11 +184,6 @@ def _spelling(family: Family, names):
         return name.removeprefix(family.prefix) if bare else name
 
     return spell
-
-
-def _derived(name: str) -> bool:
-    """Buffers that old files carry and anyone can compute: causal masks, rotary frequencies."""
-    return name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"))
 
 
 def _join(entry: Entry, weights: dict[str, Tensor]) -> Tensor:

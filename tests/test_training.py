@@ -28,6 +28,9 @@ class SilentLog:
     def record(self, kind, step, **values):
         self.records.append((kind, step, values))
 
+    def best(self, name):
+        return math.inf
+
     def advance(self, loss, speed): ...
 
     def say(self, text): ...
@@ -47,8 +50,8 @@ def some_batches(n_tokens=700, batch_size=4, **options) -> Batches:
 
 def train(model, batches, loop: LoopConfig, hooks: Hooks | None = None, rate=1e-2):
     optimizer, log = make_optimizer(model, OptimizerConfig()), SilentLog()
-    hooks = hooks or Hooks(lambda step: rate, lambda everything: {"loss": 0.0, "perplexity": 1.0, "bits_per_byte": 0.0},
-                           lambda step: "", lambda progress: None)  # fmt: skip
+    hooks = hooks or Hooks(lambda step: rate, lambda: {"loss": 0.0, "perplexity": 1.0, "bits_per_byte": 0.0},
+                           lambda step: "", lambda: None, lambda progress: None)  # fmt: skip
     fit(model, optimizer, batches, loop, hooks, log, Progress(), clip=1.0)
     return [values["loss"] for kind, _, values in log.records if kind == "train"]
 
@@ -85,14 +88,14 @@ def test_evaluating_sampling_and_saving_more_often_changes_no_loss_by_one_bit():
     for often in (0, 1):
         model, batches = tiny(dropout=0.1), some_batches()
 
-        def judge(everything, model=model):
+        def judge(model=model):
             return vars(evaluate(model, some_batches(90, shuffle=False), torch.ones(50, dtype=torch.long)))
 
         def write(step, model=model):
             torch.rand(1)  # who samples may use the global stream too
             return str(generate(model, [[1]], 5, seed=step))
 
-        hooks = Hooks(lambda step: 1e-2, judge, write, lambda progress: torch.rand(1))
+        hooks = Hooks(lambda step: 1e-2, judge, write, lambda: torch.rand(1), lambda progress: torch.rand(1))
         loop = LoopConfig(steps=8, accumulate=2, eval_every=often, sample_every=often, save_every=often)
         losses.append(train(model, batches, loop, hooks))
     assert losses[0] == losses[1] and len(losses[0]) == 8

@@ -1,16 +1,15 @@
 """Checkpoints: directories of safetensors and JSON, complete or not there, the last few kept.
 
     run/
-      config.json  model.safetensors  tokenizer.json     the latest model, as Hugging Face knows it
+      config.json  model.safetensors  tokenizer.json     the model that validated best, as Hugging Face knows it
       checkpoints/step-00000500/
-        config.json  model.safetensors                   the model, also a directory of its own
+        config.json  model.safetensors                   the model after step 500, also a directory of its own
         optimizer.safetensors  state.json                what resuming needs besides
 
 There is no random state to save: see streams.py. There is no data state either: batch i is a function of i.
 """
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import nn
 from minigpt import hub
 from minigpt.errors import Error
 from minigpt.files import atomic_directory
+from minigpt.tensor_files import write_tensors
 from minigpt.training.optimizer import load_state_by_name, state_by_name
 
 NAME = re.compile(r"step-(\d{8})")
@@ -36,7 +36,7 @@ class Progress:
 
 
 def save_checkpoint(run: Path, model: nn.Module, optimizer, progress: Progress, keep: int = 2, **extra) -> Path:
-    """Write checkpoints/step-N, make it the run's model, then remove all but the last `keep`.
+    """Write checkpoints/step-N, then remove all but the last `keep`.
 
     Killed at any moment, the run has its previous checkpoint: a directory gets its name only when it is whole
     and on the disk. `extra` goes into config.json (`eos_token_id=...`).
@@ -44,9 +44,8 @@ def save_checkpoint(run: Path, model: nn.Module, optimizer, progress: Progress, 
     directory = Path(run) / "checkpoints" / f"step-{progress.step:08d}"
     with atomic_directory(directory, replace=True) as temporary:
         hub.save(model, temporary, **extra)
-        hub.write_tensors(temporary / "optimizer.safetensors", state_by_name(model, optimizer))
+        write_tensors(temporary / "optimizer.safetensors", state_by_name(model, optimizer))
         (temporary / "state.json").write_text(json.dumps(vars(progress)) + "\n", encoding="utf-8")
-    _publish(directory, Path(run))
     for old in list_checkpoints(run)[:-keep]:
         # Renamed first: killed half-way through removing it, what is left must not look like a checkpoint.
         shutil.rmtree(old.rename(old.with_name(f"{old.name}.tmp-old")))
@@ -83,15 +82,3 @@ def load_checkpoint(run: Path, model: nn.Module, optimizer) -> Progress:
         return Progress(**json.loads((latest / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, SafetensorError) as problem:
         raise Error(f"{latest}: damaged ({problem}); remove it to resume from the one before") from None
-
-
-def _publish(checkpoint: Path, run: Path):
-    """Make the checkpoint's model the run's: hard links cost no space, and each rename is atomic."""
-    for file in hub.model_files(checkpoint):
-        temporary = run / f"{file.name}.tmp-{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(file, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(file, temporary)
-        temporary.replace(run / file.name)

@@ -20,7 +20,7 @@ from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import Progress, remove_leftovers
 from minigpt.training.estimate import memory_bytes, parameter_table, unigram_entropy
 from minigpt.training.evaluate import evaluate
-from minigpt.training.log import peak_memory
+from minigpt.training.log import Log, peak_memory
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import make_optimizer
 from minigpt.training.options import BatchConfig, DataConfig, LoopConfig, OptimizerConfig, RunConfig, ShapeConfig
@@ -109,7 +109,7 @@ def evaluator(model: GPT, validation: Batches, tokenizer: Tokenizer, most: int):
     """A function that evaluates `model` on all batches, or on up to `most` of them, as a record for the log."""
     lengths = torch.from_numpy(tokenizer.token_lengths())
 
-    def record(everything: bool) -> dict:
+    def record(everything: bool = False) -> dict:
         return asdict(evaluate(model, validation, lengths, None if everything else most))
 
     return record
@@ -128,6 +128,20 @@ def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int):
         return run.prompt + tokenizer.decode(i for i in ids if i != tokenizer.eot)
 
     return write
+
+
+def finish(run: RunConfig, model: GPT, judge, write, progress: Progress, log: Log):
+    """Put the model that validated best into `model`, judge it on the whole validation split, and let it write."""
+    hub.load_weights(model, run.out)
+    found = judge(everything=True)
+    log.record("final", progress.step, **found)
+    text = write(progress.step)
+    log.record("sample", progress.step, text=text)
+    log.say(f"--- sample of the best model\n{text}\n---")
+    log.say(
+        f"kept: the model that validated best; on all validation text loss {found['loss']:.3f}, "
+        f"perplexity {found['perplexity']:.1f}, {found['bits_per_byte']:.3f} bits per byte"
+    )
 
 
 def report(run: Path, model: GPT, n_tokens: int, tokens: Tokens, settings: dict, progress: Progress):

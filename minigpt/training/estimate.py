@@ -83,18 +83,22 @@ def announce(model: GPT, n_tokens_step: int, n_tokens_micro: int, steps: int, to
     n_parameters = sum(weight.numel() for weight in model.parameters())
     entropy = unigram_entropy(tokens, config.vocab_size)
     spent = steps * n_tokens_step
+    epochs = spent / max(1, len(tokens))
     parts = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in memory.items())
-    return "\n".join(
-        (
-            f"model       {n_parameters:,} parameters; {config.n_layers} layers, {config.n_heads} heads, "
-            f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
-            f"memory      about {sum(memory.values()) / GIB:.2f} GiB beside PyTorch itself (MiB: {parts})",
-            f"data        {len(tokens):,} training tokens; {steps:,} steps of {n_tokens_step:,} "
-            f"= {spent / max(1, len(tokens)):.1f} epochs, {6 * n_parameters * spent:.1e} floating-point operations",
-            f"first loss  {first_loss(config):.2f} expected = ln {config.vocab_size} + {config.d_model} "
-            f"x {config.init_std}^2 / 2; token frequencies alone give {entropy:.2f}",
-            "healthy     falls below the frequencies within the first hundred steps or so, then slowly; validation",
-            "            follows training. Stuck at the frequencies: raise --lr. Rising or NaN: lower it. Validation",
-            "            rising while training falls: the model is learning the notes by heart; stop or get more data.",
+    lines = [
+        f"model       {n_parameters:,} parameters; {config.n_layers} layers, {config.n_heads} heads, "
+        f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
+        f"memory      about {sum(memory.values()) / GIB:.2f} GiB beside PyTorch itself (MiB: {parts})",
+        f"data        {len(tokens):,} training tokens; {steps:,} steps of {n_tokens_step:,} "
+        f"= {epochs:.1f} epochs, {6 * n_parameters * spent:.1e} floating-point operations",
+        f"first loss  {first_loss(config):.2f} expected = ln {config.vocab_size} + {config.d_model} "
+        f"x {config.init_std}^2 / 2; token frequencies alone give {entropy:.2f}",
+        "healthy     falls below the frequencies within the first hundred steps or so, then slowly; validation",
+        "            follows training. Stuck at the frequencies: raise --lr. Rising or NaN: lower it. Validation",
+        "            rising while training falls: the model is learning the notes by heart. The best one is kept.",
+    ]
+    if epochs > 5 and not config.resid_dropout:
+        lines.append(
+            f"advice      the same text is read {epochs:.0f} times: more text, fewer steps, or --dropout 0.2 learn more"
         )
-    )
+    return "\n".join(lines)

@@ -1,6 +1,7 @@
 """What a run says while it trains: a bar for the person, metrics.jsonl for programs, TensorBoard when asked."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from minigpt.files import write_atomic
 
 
 class Log:
-    """Appends records to run/metrics.jsonl: {"kind": "train" | "eval" | "sample", "step": N, ...}.
+    """Appends records to run/metrics.jsonl: {"kind": "train" | "eval" | "sample" | "final", "step": N, ...}.
 
     When a run goes on from step N, what was recorded after N is dropped: it is going to happen again.
     """
@@ -21,10 +22,13 @@ class Log:
         kept = [record for record in read_metrics(run) if record["step"] <= start] if start else []
         write_atomic(self.path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
         self.file = self.path.open("a", encoding="utf-8")
+        self.evaluations = [record for record in kept if record["kind"] == "eval"]
         self.board = _tensorboard(run, start) if tensorboard else None
         self.bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
 
     def record(self, kind: str, step: int, **values):
+        if kind == "eval":
+            self.evaluations.append(values)
         self.file.write(json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False) + "\n")
         self.file.flush()
         if self.board is not None:
@@ -33,6 +37,10 @@ class Log:
                     self.board.add_text(f"{kind}/{name}", value, step)
                 else:
                     self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def best(self, name: str) -> float:
+        """The lowest value an evaluation has found, resumed ones included."""
+        return min((values[name] for values in self.evaluations), default=math.inf)
 
     def advance(self, loss: float, tokens_per_second: float):
         self.bar.set_postfix_str(

@@ -31,8 +31,9 @@ class Hooks:
     """What happens beside learning: each is called with what it needs and must not touch the model's weights."""
 
     learning_rate: Callable[[int], float]  # step -> rate
-    evaluate: Callable[[bool], dict]  # on everything? -> record
+    evaluate: Callable[[], dict]  # -> record with loss, perplexity, bits_per_byte
     sample: Callable[[int], str]  # step -> text
+    improved: Callable[[], None]  # validation has never been better
     save: Callable[[Progress], None]
 
 
@@ -41,8 +42,9 @@ def fit(
 ) -> tuple[Progress, int]:
     """Train from `progress` to `config.steps`; returns how far it came, and the signal that stopped it or 0."""
     model.train()
+    last = progress.step >= config.steps
     with StopRequest() as stop:
-        while progress.step < config.steps:
+        while not last:
             began = time.perf_counter()
             rate = hooks.learning_rate(progress.step)
             loss, norm, tokens = train_step(model, optimizer, batches, config, progress.step, rate, clip)
@@ -53,11 +55,12 @@ def fit(
             speed = tokens / seconds
             log.advance(loss, speed)
             values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens, "tokens_per_second": speed}
-            _now_and_then(config, hooks, log, progress, values)
-            if stop.signal:
-                log.say(f"stopped by {signal.Signals(stop.signal).name} after step {progress.step}")
-                break
-    hooks.save(progress)
+            last = progress.step == config.steps or bool(stop.signal)  # asked once: it may change at any moment
+            _now_and_then(config, hooks, log, progress, values, last)
+        hooks.save(progress)
+    if progress.step >= config.steps:
+        return progress, 0
+    log.say(f"stopped by {signal.Signals(stop.signal).name} after step {progress.step}")
     return progress, stop.signal
 
 
@@ -92,18 +95,20 @@ def clip_gradients(model: nn.Module, longest: float) -> Tensor:
     return torch.nn.utils.clip_grad_norm_(weights, longest or math.inf)
 
 
-def _now_and_then(config: LoopConfig, hooks: Hooks, log: Log, progress: Progress, values: dict):
-    step, last = progress.step, progress.step == config.steps
+def _now_and_then(config: LoopConfig, hooks: Hooks, log: Log, progress: Progress, values: dict, last: bool):
+    step = progress.step
     if step % config.log_every == 0 or last:
         log.record("train", step, **values)
     if last or (config.eval_every and step % config.eval_every == 0):
-        found = hooks.evaluate(last)
+        found = hooks.evaluate()
+        if found["loss"] < log.best("loss"):
+            hooks.improved()
         log.record("eval", step, **found)
         log.say(
             f"step {step}: validation loss {found['loss']:.3f}, perplexity {found['perplexity']:.1f}, "
             f"{found['bits_per_byte']:.3f} bits per byte"
         )
-    if config.sample_every and (last or step % config.sample_every == 0):
+    if config.sample_every and step % config.sample_every == 0 and not last:
         text = hooks.sample(step)
         log.record("sample", step, text=text)
         log.say(f"--- sample after step {step}\n{text}\n---")

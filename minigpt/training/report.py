@@ -21,14 +21,15 @@ def write_report(run: Path, title: str, lines: dict[str, float], tables: dict[st
     records = read_metrics(run)
     trained = [record for record in records if record["kind"] == "train"]
     evaluated = [record for record in records if record["kind"] == "eval"]
+    finals = [record for record in records if record["kind"] == "final"] or evaluated
     samples = [record for record in records if record["kind"] == "sample"]
     page = (
         jinja2.Environment(autoescape=True)
         .from_string(template)
         .render(
             title=title,
-            final=evaluated[-1] if evaluated else None,
-            step=evaluated[-1]["step"] if evaluated else 0,
+            final=finals[-1] if finals else None,
+            step=finals[-1]["step"] if finals else 0,
             figures=_figures(trained, evaluated, lines) if trained else [],
             samples=samples[::-1],
             tables=[_table(name, rows) for name, rows in tables.items()],
