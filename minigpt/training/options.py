@@ -74,7 +74,7 @@ class ShapeConfig:
 class BatchConfig:
     """Batches: how much at a time, and for how long."""
 
-    batch_size: int = 4  # rows of a micro-batch, each one context long
+    batch_size: int = 8  # rows of a micro-batch, each one context long
     document_mask: bool = False  # packed documents do not see each other, positions restart
     epochs: float | None = None  # instead of --steps: times the data is read
     minutes: float | None = None  # instead of --steps: measure the speed first, then train about this long
@@ -92,12 +92,12 @@ class BatchConfig:
 class LoopConfig:
     """Loop: how often what happens."""
 
-    steps: int = 1500  # optimizer steps
+    steps: int = 700  # optimizer steps
     accumulate: int = 1  # micro-batches per step
     log_every: int = 1  # steps between records of the training loss
-    eval_every: int = 250  # steps between evaluations; 0 only at the end
-    sample_every: int = 500  # steps between samples; 0 never
-    save_every: int = 500  # steps between checkpoints; 0 only at the end
+    eval_every: int = 100  # steps between evaluations; 0 only at the end
+    sample_every: int = 250  # steps between samples; 0 never
+    save_every: int = 250  # steps between checkpoints; 0 only at the end
     seed: int = 0  # of weights, data order, dropout and samples
 
     def __post_init__(self):

@@ -14,7 +14,7 @@ from minigpt.errors import Error, nearest
 class ScheduleConfig:
     """Learning rate: over the run."""
 
-    lr: float = 3e-3  # peak learning rate
+    lr: float = 2e-3  # peak learning rate
     schedule: str = "cosine"  # cosine, wsd (warm-up, stable, decay) or constant
     warmup: int = 50  # steps of linear warm-up
     final_lr: float = 0.1  # learning rate of the last step, as a fraction of the peak
