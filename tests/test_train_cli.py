@@ -210,6 +210,16 @@ def test_the_run_keeps_the_model_that_validated_best(notes, tmp_path):
     assert weights(run) != weights(list_checkpoints(run)[-1])
 
 
+def test_tensorboard_files_are_written_when_asked(notes, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    train("--data", notes, "--field", "note", "--out", run, *TINY, *RARELY, "--steps", 3, "--tensorboard")
+    board = EventAccumulator(str(run)).Reload()
+    seen = {event.step: event.value for event in board.Scalars("train/loss")}
+    assert seen == pytest.approx(losses(run)) and set(seen) == {1, 2, 3}
+
+
 def test_a_config_file_and_options_meet(notes, tmp_path):
     config = tmp_path / "small.toml"
     config.write_text('n_layers = 1\nd_model = 32\nlr = 0.01\nfield = "note"\n')

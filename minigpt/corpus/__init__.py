@@ -8,9 +8,9 @@ How is that directory opened?              tokens.py
 What does one training step see?           batches.py
 """
 
-from minigpt.corpus.batches import IGNORE, Batch, Batches
+from minigpt.corpus.batches import Batch, Batches
 from minigpt.corpus.documents import Document, Documents
 from minigpt.corpus.preparation import prepare
 from minigpt.corpus.tokens import Tokens, load_tokens
 
-__all__ = ["IGNORE", "Batch", "Batches", "Document", "Documents", "Tokens", "load_tokens", "prepare"]
+__all__ = ["Batch", "Batches", "Document", "Documents", "Tokens", "load_tokens", "prepare"]

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from minigpt.errors import Error
-
-IGNORE = -100  # the default ignore_index of torch.nn.functional.cross_entropy
+from minigpt.loss import IGNORE
 
 
 @dataclass(frozen=True)
