@@ -112,8 +112,10 @@ def worker(name: str, steps: int):
 
 def run(name: str, options) -> dict:
     root = str(Path(__file__).resolve().parents[1])
-    path = [root] + ([options.nanogpt] if name.startswith("nanoGPT") else [])
-    code = f"import sys; sys.path[:0] = {path!r}; import bench.train_step as b; b.worker({name!r}, {options.steps})"
+    # The checkout comes after our import: it has a bench.py of its own.
+    peer = f"sys.path.append({options.nanogpt!r})" if name.startswith("nanoGPT") else "pass"
+    start = f"import sys; sys.path.insert(0, {root!r}); import bench.train_step as b"
+    code = f"{start}; {peer}; b.worker({name!r}, {options.steps})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     if done.returncode:
         sys.exit(done.stderr)
