@@ -34,18 +34,10 @@ def _gpt2_from(json: dict) -> GPTConfig:
     _refuse(json, "scale_attn_weights", True, "scores not divided by sqrt(d_head)")
     _refuse(json, "scale_attn_by_inverse_layer_idx", False, "scores divided by the layer number")
     _refuse(json, "add_cross_attention", False, "attention to an encoder")
-    d_model = _need(json, "n_embd")
     return GPTConfig(
-        vocab_size=_need(json, "vocab_size"),
-        context=_need(json, "n_positions"),
-        n_layers=_need(json, "n_layer"),
-        n_heads=_need(json, "n_head"),
-        d_model=d_model,
-        d_ff=json.get("n_inner") or 4 * d_model,
-        norm_eps=json.get("layer_norm_epsilon", 1e-5),
+        d_ff=json.get("n_inner") or 4 * _need(json, "n_embd"),
         activation=_translate(json.get("activation_function", "gelu_new"), GPT2_ACTIVATIONS, "activation_function"),
-        tied=json.get("tie_word_embeddings", True),
-        **_openai_dropout_from(json),
+        **_openai_sizes_from(json),
     )
 
 
@@ -62,16 +54,9 @@ def _gpt2_to(config: GPTConfig) -> dict:
 
 def _gpt1_from(json: dict) -> GPTConfig:
     return GPTConfig(
-        vocab_size=_need(json, "vocab_size"),
-        context=_need(json, "n_positions"),
-        n_layers=_need(json, "n_layer"),
-        n_heads=_need(json, "n_head"),
-        d_model=_need(json, "n_embd"),
         norm_place="post",
-        norm_eps=json.get("layer_norm_epsilon", 1e-5),
         activation=_translate(json.get("afn", "gelu"), GPT1_ACTIVATIONS, "afn"),
-        tied=json.get("tie_word_embeddings", True),
-        **_openai_dropout_from(json),
+        **_openai_sizes_from(json),
     )
 
 
@@ -100,8 +85,15 @@ def _openai_sizes_to(config: GPTConfig) -> dict:
     }
 
 
-def _openai_dropout_from(json: dict) -> dict:
+def _openai_sizes_from(json: dict) -> dict:
     return {
+        "vocab_size": _need(json, "vocab_size"),
+        "context": _need(json, "n_positions"),
+        "n_layers": _need(json, "n_layer"),
+        "n_heads": _need(json, "n_head"),
+        "d_model": _need(json, "n_embd"),
+        "norm_eps": json.get("layer_norm_epsilon", 1e-5),
+        "tied": json.get("tie_word_embeddings", True),
         "embed_dropout": json.get("embd_pdrop", 0.1),
         "attn_dropout": json.get("attn_pdrop", 0.1),
         "resid_dropout": json.get("resid_pdrop", 0.1),

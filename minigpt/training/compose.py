@@ -36,17 +36,13 @@ def open_data(data: DataConfig, shape: ShapeConfig, run: RunConfig) -> tuple[Tok
     if (source / "manifest.json").is_file():
         tokens = load_tokens(source)
     else:
-        tokenizer = data.tokenizer or _tokenizer_of(shape)
+        # A model that is gone on from brings its tokenizer: its embeddings mean nothing in another.
+        tokenizer = data.tokenizer or shape.init
         prepare(
             source, run.out / "tokens", field, tokenizer, data.vocab_size, data.validation, data.on_bad, progress=True
         )
         tokens = load_tokens(run.out / "tokens")
     return tokens, tokens.tokenizer()
-
-
-def _tokenizer_of(shape: ShapeConfig) -> str | None:
-    """A model that is gone on from brings its tokenizer: its embeddings mean nothing in another."""
-    return shape.init
 
 
 def find_init(shape: ShapeConfig) -> ShapeConfig:
