@@ -14,6 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from minigpt import linear
+
 IGNORE = -100  # the target of a token that is not to be predicted: padding, the prompt of an instruction
 CHUNK_BYTES = 4 << 20  # logits held at a time
 
@@ -37,7 +39,7 @@ def cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor, reduction: s
     their means weighs a token by how few neighbours it has.
     """
     hidden, targets = rearrange(hidden, "b t c -> (b t) c"), rearrange(targets, "b t -> (b t)")
-    if type(head) is nn.Linear and head.bias is None:
+    if type(head) in (nn.Linear, linear.Linear) and head.bias is None:
         total = fast(hidden, head.weight, targets)
     else:
         total = _recomputed(hidden, head, targets)
@@ -71,26 +73,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
-        d_weight = torch.zeros_like(weight, dtype=wide) if wants_weight else None
+        # As (C, V): the product h^T slope then copies the narrow h, not the wide slope.
+        d_weight = hidden.new_zeros(weight.shape[::-1], dtype=wide) if wants_weight else None
         total = torch.zeros((), dtype=wide, device=hidden.device)
         rows = _chunk_rows(len(weight), hidden.element_size())
         for start in range(0, len(hidden), rows):
             h, target = hidden[start : start + rows], targets[start : start + rows, None]
             real = target != IGNORE
             target = target.where(real, 0)
-            log_p = torch.log_softmax(h @ weight.T, dim=-1, dtype=wide)
+            log_p = torch.log_softmax(linear.fast(h, weight), dim=-1, dtype=wide)
             total -= log_p.gather(1, target).where(real, 0).sum()
             if not (wants_hidden or wants_weight):
                 continue
             slope = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=wide))
             slope = slope.masked_fill_(~real, 0).to(hidden.dtype)  # not times real: what is ignored may be inf
             if wants_hidden:
-                torch.mm(slope, weight, out=d_hidden[start : start + rows])
-            if wants_weight and slope.dtype == wide:
-                d_weight.addmm_(slope.T, h)
-            elif wants_weight:
-                d_weight += slope.T @ h
-        ctx.save_for_backward(d_hidden, d_weight if d_weight is None else d_weight.to(weight.dtype))
+                d_hidden[start : start + rows] = linear.fast(slope, weight.T)
+            if wants_weight:
+                d_weight += linear.fast(h.T, slope.T)
+        ctx.save_for_backward(d_hidden, d_weight if d_weight is None else d_weight.T.to(weight.dtype))
         return total
 
     @staticmethod

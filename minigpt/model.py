@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from minigpt import attention, masks
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
+from minigpt.linear import Linear
 from minigpt.positions import rotary, rotate
 
 
@@ -58,9 +59,9 @@ class MLP(nn.Module):
         super().__init__()
         self.activation = config.activation
         if config.gated:
-            self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+            self.gate_proj = Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.up_proj = Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down_proj = Linear(config.d_ff, config.d_model, bias=config.bias)
         self.gated = config.gated
         self.dropout = nn.Dropout(config.resid_dropout)
 
@@ -82,10 +83,10 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         queries, keys = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-        self.q_proj = nn.Linear(config.d_model, queries, bias=config.bias)
-        self.k_proj = nn.Linear(config.d_model, keys, bias=config.bias)
-        self.v_proj = nn.Linear(config.d_model, keys, bias=config.bias)
-        self.o_proj = nn.Linear(queries, config.d_model, bias=config.bias)
+        self.q_proj = Linear(config.d_model, queries, bias=config.bias)
+        self.k_proj = Linear(config.d_model, keys, bias=config.bias)
+        self.v_proj = Linear(config.d_model, keys, bias=config.bias)
+        self.o_proj = Linear(queries, config.d_model, bias=config.bias)
         self.layer, self.d_head = layer, config.d_head
         self.attn_dropout = config.attn_dropout
         self.dropout = nn.Dropout(config.resid_dropout)
@@ -146,7 +147,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.embed_dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.final_norm = make_norm(config) if config.norm_place == "pre" else nn.Identity()
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.token_embedding.weight
         self.reset_parameters()

@@ -360,9 +360,5 @@ def test_the_two_libraries_do_not_know_each_other():
 
 def test_layers_are_ordinary_modules_that_others_can_replace():
     gpt = model()
-    assert {type(m) for m in gpt.modules() if not list(m.children())} == {
-        nn.Embedding,
-        nn.Linear,
-        nn.LayerNorm,
-        nn.Dropout,
-    }
+    ordinary = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout)
+    assert all(isinstance(m, ordinary) for m in gpt.modules() if not list(m.children()))
