@@ -1,1 +1,37 @@
-"""LoRA for any nn.Module: h = W0 x + (alpha/r) B A x. Knows nothing of minigpt."""
+"""LoRA for any nn.Module: h = W0 x + (alpha/r) B A x. Knows nothing of minigpt.
+
+question                                         file                     paper (Hu et al. 2021)
+What does an adapted layer compute?              layers.py dora.py        section 4.1
+Which layers get one, which is in use?           attaching.py targets.py  section 4.2
+How is it merged exactly, and unmerged?          merging.py exact.py      section 4.1
+How does it lie on disk?                         files.py peft_config.py
+How does a model's adapter get there and back?   bridge.py
+Is this checkpoint that base plus that adapter?  verify.py diagnose.py
+What is the sum of two adapters?                 combine.py
+What did the update learn?                       spectrum.py              section 7
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "Config": "config",
+    "Error": "errors",
+    **dict.fromkeys(("adapters", "attach", "detach", "disabled", "rows", "use"), "attaching"),
+    **dict.fromkeys(("layers_of", "modules_of", "parameters"), "attaching"),
+    **dict.fromkeys(("merge", "unmerge", "bake"), "merging"),
+    **dict.fromkeys(("save", "load", "collect"), "bridge"),
+}
+
+
+def __getattr__(name: str):
+    """Names are fetched when first asked for: `python -m lora --help` should not wait for torch.
+
+    So no file may have the name of a function: importing it would put the file in its place.
+    """
+    if name in _HOME:
+        return getattr(import_module(f"lora.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'lora' has no attribute {name!r}")
+
+
+def __dir__():
+    return [*globals(), *_HOME]

@@ -5,6 +5,7 @@ tensors, tensor_files.py reads and writes them; here the two sides are checked a
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -75,10 +76,13 @@ def save(model: GPT, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
     `extra` goes into config.json beside the shape (`eos_token_id=...`). Each file is replaced as a whole.
     """
     directory = Path(directory)
-    name = family_of(model.config)
+    shape = model.config
+    if shape.tied and getattr(model.head, "weight", None) is not model.token_embedding.weight:
+        shape = replace(shape, tied=False)  # an adapter merged into the head alone has made it a matrix of its own
+    name = family_of(shape)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     weights = dict(model.named_parameters())
-    entries = list(FAMILIES[name].entries(model.config))
+    entries = list(FAMILIES[name].entries(shape))
     if changed := weights.keys() ^ _parameters(entries):
         raise Error(
             f"{directory}: not saved: {min(changed)} is not as GPT makes it: merge or detach the adapters first"
@@ -97,9 +101,18 @@ def save(model: GPT, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
         total = sum(weights[ours].nbytes for shard in shards for entry in shard for ours in entry.ours)
         index = {"metadata": {"total_size": total}, "weight_map": written}
         write_atomic(directory / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
-    config = FAMILIES[name].config_to(model.config) | {"dtype": dtype} | extra
+    config = FAMILIES[name].config_to(shape) | {"dtype": dtype} | extra
     write_atomic(directory / "config.json", json.dumps(config, indent=2) + "\n")
     _remove_others(directory, set(written.values()))
+
+
+def layout(config: GPTConfig) -> list[Entry]:
+    """Every tensor of a saved model of that shape; a tied head under the name it would have if it came apart."""
+    entries = list(FAMILIES[family_of(config)].entries(config))
+    if config.tied:
+        own = family_of(config) == "minigpt"
+        entries.append(Entry("head.weight" if own else "lm_head.weight", ("head.weight",)))
+    return entries
 
 
 def read_config(directory) -> tuple[Family, GPTConfig]:

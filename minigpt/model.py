@@ -256,6 +256,12 @@ class GPT(nn.Module):
 
         hub.save(self, directory)
 
+    def checkpoint_layout(self) -> list:
+        """How `save_pretrained` names and joins the parameters (see `layouts.Entry`): adapters are saved by these."""
+        from minigpt import hub
+
+        return hub.layout(self.config)
+
 
 def count_parameters(config: GPTConfig) -> int:
     """Exact number of parameters, counted on the meta device: nothing is allocated, tied weights count once.

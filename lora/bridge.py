@@ -1,0 +1,254 @@
+"""A model's adapter to disk and back.
+
+PEFT names layers as the checkpoint names its tensors, and so do we: a model whose own names differ tells them with a
+method `checkpoint_layout()`, a list of (name in the checkpoint, ours, transposed), `ours` being the parameters that
+are joined there. Three projections q, k, v that are one c_attn on disk thus become one adapter of blocks:
+
+    A' = [A_q; A_v]  (2r, I)      B' = [B_q 0; 0 0; 0 B_v]  (3d, 2r)      alpha' = 2 alpha,  so that alpha'/r' = alpha/r
+
+and the zeros of B' tell on the way back who adapted what. The product B' A' is the same, bit for bit.
+"""
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lora import files
+from lora.attaching import Report, adapters, config_of, holders, layers_of, report
+from lora.config import Config, named
+from lora.errors import Error
+from lora.exact import Update
+from lora.layers import EmbeddingLayer, Layer
+from lora.saved import Saved
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the checkpoint: its name, the parameters joined in it, and whether it is stored (I, O)."""
+
+    name: str
+    ours: tuple[str, ...]
+    transposed: bool = False
+
+
+class Layout:
+    """Names in the model to names in the checkpoint; the same names, for a model that says nothing."""
+
+    def __init__(self, model: nn.Module):
+        told = getattr(model, "checkpoint_layout", None)
+        entries = [Entry(entry.name, tuple(entry.ours), entry.transposed) for entry in told()] if told else []
+        self.differs = bool(told)
+        self.entries = {entry.name: entry for entry in entries}
+        self.of = {ours: entry for entry in entries for ours in entry.ours}
+
+    def entry(self, parameter: str) -> Entry:
+        """Where a parameter lies on disk."""
+        if not self.differs:
+            return Entry(parameter, (parameter,))
+        if parameter not in self.of:
+            raise Error(f"lora: {parameter} is not in the model's checkpoint_layout(): its adapter cannot be saved")
+        return self.of[parameter]
+
+    def at(self, tensor: str) -> Entry | None:
+        """What lies in the tensor of that name; None if the model has no such."""
+        return self.entries.get(tensor) if self.differs else Entry(tensor, (tensor,))
+
+
+# --- to disk ----------------------------------------------------------------------------------------------------
+
+
+def save(model: nn.Module, directory: str | Path, name: str | None = None, base: str = ""):
+    """Write an adapter as PEFT does; with `base`, the name or path of the base, for who reads the file.
+
+    `name` may be left out if there is one adapter only, or one at work. The weights it was trained on are recorded
+    by a fingerprint, which `load` and `python -m lora verify` check.
+    """
+    files.write(collect(model, name), directory, base)
+
+
+def collect(model: nn.Module, name: str | None = None) -> files.Stored:
+    """The adapter of a model as it would lie on disk."""
+    name = _only(model) if name is None else name
+    config, layout = config_of(model, name), Layout(model)
+    joined: dict[str, dict[str, Layer]] = {}
+    for path, layer in layers_of(model).items():
+        if name in layer.adapters:
+            entry = layout.entry(f"{path}.weight")
+            joined.setdefault(entry.name, {})[f"{path}.weight"] = layer
+    weights = _weights(model)
+    updates, embeddings, parts, prints = {}, set(), {}, {}
+    for tensor, adapted in joined.items():
+        path = tensor.removesuffix(".weight")
+        entry = layout.at(tensor)
+        updates[path], parts[path] = _join(path, entry, adapted, name, weights)
+        if any(isinstance(layer, EmbeddingLayer) for layer in adapted.values()):
+            embeddings.add(path)
+        prints[tensor] = files.fingerprint(_on_disk(entry, weights))
+    parts = {path: each for path, each in parts.items() if each}
+    replaced, saved = _replaced(model, name, layout, weights)
+    if layout.differs or parts:
+        everything = [entry.removesuffix(".weight") for entry in layout.entries] or [*holders(model)]
+        config = _described(config, updates, everything, saved)
+    return files.Stored(config, updates, frozenset(embeddings), replaced, prints, parts)
+
+
+def _only(model: nn.Module) -> str:
+    known = adapters(model)
+    working = {name for holder in holders(model).values() for name in holder.active}
+    if len(known) != 1 and len(working) != 1:
+        raise Error(f"lora: {len(known)} adapters are attached ({', '.join(known) or 'none'}): say which one by name")
+    return known[0] if len(known) == 1 else working.pop()
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters of the base by their original names, unmerged."""
+    found = {}
+    held = holders(model)
+    for path, module in model.named_modules(remove_duplicate=False):
+        base = held[path].base if path in held else module
+        for own, parameter in base._parameters.items():
+            if parameter is not None:
+                found[f"{path}.{own}" if path else own] = parameter
+    for path, layer in layers_of(model).items():
+        if layer.merged and layer.enabled:
+            found |= {
+                f"{path}.{own}": p for own, p in zip(("weight", "bias"), layer.original, strict=True) if p is not None
+            }
+    return found
+
+
+def _on_disk(entry: Entry, weights: dict[str, Tensor]) -> Tensor:
+    parts = [weights[ours].detach() for ours in entry.ours]
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return whole.T if entry.transposed else whole
+
+
+def _join(path: str, entry: Entry, adapted: dict[str, Layer], name: str, weights) -> tuple[Update, tuple]:
+    """The update of one tensor on disk, and the (size, rank) of its parts if they are several."""
+    if len(entry.ours) == 1:
+        layer = adapted[entry.ours[0]]
+        return layer.update(name), _slices(layer.adapters[name])
+    updates = {ours: layer.update(name) for ours, layer in adapted.items()}
+    scale = next(iter(updates.values())).scale
+    if any(update.magnitude is not None for update in updates.values()) and len(updates) < len(entry.ours):
+        raise Error(
+            f"lora: {path}: dora on a part of a fused weight does not fit PEFT's format: adapt all parts, or none"
+        )
+    A, blocks, magnitudes, parts = [], [], [], []
+    total = sum(update.A.shape[0] for update in updates.values())
+    for ours in entry.ours:
+        size, update = len(weights[ours]), updates.get(ours)
+        rank = 0 if update is None else len(update.A)
+        block = torch.zeros(size, total, dtype=next(iter(updates.values())).B.dtype)
+        if update is not None:
+            start = sum(len(each) for each in A)
+            block[:, start : start + rank] = update.B.detach() * (update.scale / scale)
+            A.append(update.A.detach())
+            magnitudes.append(update.magnitude)
+        blocks.append(block)
+        parts.append((size, rank))
+    magnitude = None if magnitudes[0] is None else torch.cat(magnitudes)
+    return Update(torch.cat(A).cpu(), torch.cat(blocks), scale, entry.transposed, magnitude), tuple(parts)
+
+
+def _slices(adapter: nn.Module) -> tuple:
+    if len(getattr(adapter, "parts", ())) < 2:
+        return ()
+    return tuple((size, adapter.rank if adapted else 0) for size, adapted in adapter.parts)
+
+
+def _replaced(model: nn.Module, name: str, layout: Layout, weights) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Whole tensors of the adapter by their names on disk; and the paths on disk of modules learned whole."""
+    learned, modules = {}, []
+    for path, holder in holders(model).items():
+        if name not in holder.adapters:
+            continue
+        adapter = holder.adapters[name]
+        if isinstance(holder, Saved):
+            mine = {own for own, p in holder.base.named_parameters()}
+            shared = {id(p) for p in holder.base.parameters()}
+            news = {f"{path}.{own}": p for own, p in adapter.named_parameters() if own in mine and id(p) not in shared}
+            learned |= news
+            if len(news) == len(mine):
+                modules += [layout.entry(own).name.rpartition(".")[0] for own in news]
+        elif adapter.bias is not None:
+            learned[f"{path}.bias"] = adapter.bias
+    tensors = {}
+    for ours in learned:
+        entry = layout.entry(ours)
+        tensors[entry.name] = _on_disk(entry, weights | learned)
+    return tensors, tuple(dict.fromkeys(modules))
+
+
+def _described(config: Config, updates: dict[str, Update], everything: list[str], saved: tuple[str, ...]) -> Config:
+    """The config that says of these updates what they are, in the names of the disk."""
+    sizes = {path: (len(update.A), _alpha(config, update)) for path, update in updates.items()}
+    (r, alpha), _ = Counter(sizes.values()).most_common(1)[0] if sizes else ((config.r, config.alpha), 0)
+    leaves = tuple(sorted({path.rsplit(".", 1)[-1] for path in updates}))
+    fits = {path for path in everything if named(leaves, path)} == updates.keys()
+    return replace(
+        config,
+        r=r,
+        alpha=alpha,
+        targets=leaves if fits else tuple(sorted(updates)),
+        exclude=(),
+        layers=None,
+        slices={},
+        rank_pattern={re.escape(path): size[0] for path, size in sizes.items() if size[0] != r},
+        alpha_pattern={re.escape(path): size[1] for path, size in sizes.items() if size[1] != alpha},
+        modules_to_save=saved,
+    )
+
+
+def _alpha(config: Config, update: Update) -> float:
+    r = len(update.A)
+    divisor = math.sqrt(r) if config.rslora else r
+    for alpha in (config.alpha, *config.alpha_pattern.values()):
+        if alpha / divisor == update.scale:
+            return alpha
+    alpha = update.scale * divisor
+    return round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-12) else alpha
+
+
+# --- from disk --------------------------------------------------------------------------------------------------
+
+
+def load(
+    model: nn.Module,
+    directory: str | Path,
+    name: str = "default",
+    trainable: bool = False,
+    check_base: bool = True,
+) -> Report:
+    """Attach an adapter from disk and use it; it learns on only if `trainable`.
+
+    Every tensor must find its layer, and every layer that the config names its tensor. An adapter that recorded the
+    weights it was trained on refuses others, unless told not to look (`check_base=False`). On `Error` the model is as
+    it was.
+    """
+    from lora.installing import install
+
+    stored = files.read(directory)
+    if check_base:
+        check_fingerprint(model, stored, directory)
+    install(model, stored, name, trainable, where=str(directory))
+    return report(model, name)
+
+
+def check_fingerprint(model: nn.Module, stored: files.Stored, where):
+    """`Error` if the adapter says that it was trained on other weights than these."""
+    layout, weights = Layout(model), _weights(model)
+    for tensor, digest in stored.fingerprint.items():
+        entry = layout.at(tensor)
+        if entry is None or any(ours not in weights for ours in entry.ours):
+            raise Error(f"{where}: was trained on a base with {tensor!r}, which this model has not: give its own base")
+        if files.fingerprint(_on_disk(entry, weights)) != digest:
+            raise Error(
+                f"{where}: was trained on other weights: {tensor!r} differs from the base it recorded; "
+                "give that base, or check_base=False to try it on this one"
+            )
