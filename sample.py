@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lora
 from minigpt import cli
 from minigpt.errors import Error
 
@@ -21,6 +22,8 @@ examples:
   python sample.py runs/notes --prompt "Dx:" --greedy                   the most likely text; no randomness
   python sample.py runs/notes --prompts prompts.jsonl --top-p 0.95      many prompts, from a file
   python sample.py runs/notes --interactive                             a line in, its continuation out; Ctrl-D ends
+  python sample.py runs/notes --adapter runs/letters                    with a LoRA adapter
+  python sample.py runs/notes --prompt A --prompt B --adapter base --adapter runs/letters    one for each prompt
 
 The same seed, prompts and options give the same text on the same kind of machine.
 Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 stopped by Ctrl-C.
@@ -29,13 +32,15 @@ Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 stopped by 
 
 @dataclass(frozen=True)
 class Input:
-    """Model and prompts."""
+    """Model, adapters and prompts."""
 
     model: Path = field(metadata={"positional": True})  # a run or Hugging Face directory
     prompt: tuple[str, ...] = ()  # the beginning of a document; repeat the option for several
     prompts: Path | None = None  # file of prompts: one a line, or .jsonl with the field "prompt"
     interactive: bool = False  # read prompts from standard input, a line each
     eot: bool = True  # put the end-of-text token before each prompt, as in training
+    adapter: tuple[str, ...] = ()  # LoRA adapter: one for all prompts, or one for each; "base" for none
+    merge: bool = False  # put the adapter into the weights first: the speed of the base
     echo: bool = True  # print the prompt before its continuation (never with --interactive)
 
 
@@ -78,6 +83,25 @@ class Writer:
                 f"{source.model}: the tokenizer has {theirs} tokens, the model {ours}: they do not belong together"
             )
         self.source, self.writing = source, writing
+        self._attach(source.adapter)
+
+    def _attach(self, adapters: tuple[str, ...]):
+        """Load every adapter once, and merge if asked; "base" is none."""
+        self.names = {"base": ()}
+        for directory in dict.fromkeys(adapters):
+            if directory != "base":
+                self.names[directory] = (f"adapter{len(self.names)}",)
+                lora.load(self.model, directory, name=self.names[directory][0])
+        if self.source.merge:
+            if len(set(adapters)) != 1 or adapters[0] == "base":
+                raise Error("--merge puts one adapter into the weights: give --adapter once")
+            lora.merge(self.model)
+
+    def use(self, text: int):
+        """Put the adapter of the text of that number to work."""
+        adapters = self.source.adapter
+        if len(set(adapters)) > 1:
+            lora.use(self.model, *self.names[adapters[text // self.writing.num_samples]])
 
     def encode(self, prompt: str, where: str) -> list[int]:
         """The ids the model reads; `Error` if there are none, or more than it can read."""
@@ -109,6 +133,7 @@ class Writer:
         for row in range(total := len(prompts) * samples):
             head = f"=== {row + 1} of {total} ===\n" if total > 1 else ""
             echo = prompts[row // samples] if self.source.echo else ""
+            self.use(row)
             self.write(encoded[row // samples], row, before=head + echo)
 
     def answer_lines(self):
@@ -161,6 +186,8 @@ def main():
     prompts = list(source.prompt) + (read_prompts(source.prompts) if source.prompts else [])
     if source.interactive and prompts:
         raise Error("--interactive reads its prompts from standard input: leave out --prompt and --prompts")
+    if len(source.adapter) > 1 and len(source.adapter) != max(1, len(prompts)):
+        raise Error(f"{len(source.adapter)} adapters for {len(prompts)} prompts: give one for all, or one for each")
     writer = Writer(source, writing)
     if source.interactive:
         writer.answer_lines()
@@ -169,4 +196,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main, "sample.py")
+    cli.run(main, "sample.py", lora.Error)

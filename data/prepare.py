@@ -33,6 +33,7 @@ class Request:
     vocab_size: int = 4096  # ids of a learned tokenizer, at most
     validation: float = 0.1  # share of the documents kept for validation
     on_bad: str = "skip"  # lines that cannot be used: skip (and count) or refuse
+    where: tuple[str, ...] = ()  # only records with type=radiology, or type!=radiology; repeat it for more conditions
     progress: bool = True  # show progress bars
 
 

@@ -14,12 +14,12 @@ What did the update learn?                       spectrum.py              sectio
 from importlib import import_module
 
 _HOME = {
-    "Config": "config",
+    **dict.fromkeys(("ALL_LINEAR", "Config"), "config"),
     "Error": "errors",
     **dict.fromkeys(("adapters", "attach", "detach", "disabled", "rows", "use"), "attaching"),
     **dict.fromkeys(("layers_of", "modules_of", "parameters"), "attaching"),
     **dict.fromkeys(("merge", "unmerge", "bake"), "merging"),
-    **dict.fromkeys(("save", "load", "collect"), "bridge"),
+    **dict.fromkeys(("save", "load", "refill", "collect"), "bridge"),
 }
 
 

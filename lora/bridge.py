@@ -240,6 +240,13 @@ def load(
     return report(model, name)
 
 
+def refill(model: nn.Module, directory: str | Path, name: str | None = None):
+    """Put the numbers of an adapter on disk into the one attached as `name`, which must have its shape."""
+    from lora.installing import fill
+
+    fill(model, files.read(directory), _only(model) if name is None else name, where=str(directory))
+
+
 def check_fingerprint(model: nn.Module, stored: files.Stored, where):
     """`Error` if the adapter says that it was trained on other weights than these."""
     layout, weights = Layout(model), _weights(model)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lora.attaching import add, check_name, freeze, hold_whole, holders, modules_of, use
+from lora.attaching import add, check_known, check_name, freeze, hold_whole, holders, modules_of, use
 from lora.bridge import Layout
 from lora.errors import Error, nearest
 from lora.exact import Update
@@ -25,48 +25,91 @@ class Piece:
     parts: tuple[tuple[int, bool], ...] | None = None
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A stored adapter in the names of a model."""
+
+    pieces: dict[str, Piece]
+    biases: dict[str, Tensor]  # of adapted layers
+    wholes: dict[str, dict[str, Tensor]]  # modules learned whole: path -> own name -> tensor
+    tied: dict[str, str]  # embedding -> head
+
+
+def plan(model: nn.Module, stored: Stored, where: str) -> Plan:
+    """Find the place of every tensor, and the tensors of every place; or raise `Error`, with nothing changed."""
+    layout = Layout(model)
+    modules = {path: module for path, module in model.named_modules() if path}
+    mirrored = _tied(stored, where)
+    pieces: dict[str, Piece] = {}
+    for path, update in stored.updates.items():
+        if path not in mirrored:
+            pieces |= _pieces(path, update, stored, layout, modules, where)
+    _check_all_filled(stored, layout, modules, where)
+    own = {
+        path: layout.at(f"{path}.weight").ours[0].removesuffix(".weight") for pair in mirrored.items() for path in pair
+    }
+    tied = {own[embedding]: own[head] for embedding, head in mirrored.items()}
+    return Plan(pieces, *_replacements(stored, pieces, layout, modules, where), tied)
+
+
 def install(model: nn.Module, stored: Stored, name: str, trainable: bool, where: str):
     """Attach a stored adapter under `name` and use it; on `Error` nothing has changed."""
     check_name(model, name)
-    layout = Layout(model)
-    modules = {path: module for path, module in model.named_modules() if path}
-    tied = _tied(stored, where)
-    pieces: dict[str, Piece] = {}
-    for path, update in stored.updates.items():
-        if path not in tied:
-            pieces |= _pieces(path, update, stored, layout, modules, where)
-    _check_all_filled(stored, layout, modules, where)
-    biases, wholes = _replacements(stored, pieces, layout, modules, where)
+    found = plan(model, stored, where)
     freeze(model)
-    for path, piece in pieces.items():
-        add(model, path, name, _adapter(stored, modules[path], piece))
-    for embedding, head in tied.items():
-        head = layout.at(f"{head}.weight").ours[0].removesuffix(".weight")
-        embedding = layout.at(f"{embedding}.weight").ours[0].removesuffix(".weight")
+    for path, piece in found.pieces.items():
+        add(model, path, name, _adapter(stored, model.get_submodule(path), piece))
+    for embedding, head in found.tied.items():
         add(model, embedding, name, TiedAdapter(holders(model)[head].adapters[name]))
-    for path, bias in biases.items():
-        like = base_module(modules[path]).bias
-        holders(model)[path].adapters[name].bias = nn.Parameter(bias.to(like.device, like.dtype))
-    for path, tensors in wholes.items():
+    for path in found.biases:
+        layer = holders(model)[path]
+        layer.adapters[name].bias = nn.Parameter(torch.empty_like(layer.base.bias))
+    for path, tensors in found.wholes.items():
         hold_whole(model, path, name, "bias" if tensors.keys() == {"bias"} and stored.config.bias == "all" else None)
-        with torch.no_grad():
-            for own, tensor in tensors.items():
-                holders(model)[path].adapters[name].get_parameter(own).copy_(tensor)
+    _copy(model, found, name)
     if not trainable:
         for module in modules_of(model, name):
             module.requires_grad_(False)
     use(model, name)
 
 
-def _adapter(stored: Stored, module: nn.Module, piece: Piece) -> Adapter:
-    n_in, n_out = sizes_of(module)
-    like = base_module(module).weight
-    adapter = Adapter(stored.config, piece.B.shape[1], piece.scale, n_in, n_out, like, piece.parts)
-    with torch.no_grad():
+def fill(model: nn.Module, stored: Stored, name: str, where: str):
+    """Copy a stored adapter into the attached one: its parameters stay the objects that an optimizer knows."""
+    check_known(model, name)
+    found = plan(model, stored, where)
+    held = {path: holder.adapters[name] for path, holder in holders(model).items() if name in holder.adapters}
+    differs = held.keys() ^ (found.pieces.keys() | found.wholes.keys() | found.tied.keys())
+    for path, piece in found.pieces.items():
+        mine = held.get(path)
+        if mine is None or (mine.A.shape, mine.B.shape, mine.scale) != (piece.A.shape, piece.B.shape, piece.scale):
+            differs.add(path)
+    if differs:
+        raise Error(f"{where}: differs from adapter {name!r} at {min(differs)}: give the options it was made with")
+    _copy(model, found, name)
+
+
+@torch.no_grad()
+def _copy(model: nn.Module, found: Plan, name: str):
+    """The numbers, into parameters that have their shapes."""
+    held = holders(model)
+    for path, piece in found.pieces.items():
+        adapter = held[path].adapters[name]
         adapter.A.copy_(piece.A)
         adapter.B.copy_(piece.B)
+        if piece.magnitude is not None:
+            adapter.magnitude.copy_(piece.magnitude)
+    for path, bias in found.biases.items():
+        held[path].adapters[name].bias.copy_(bias)
+    for path, tensors in found.wholes.items():
+        for own, tensor in tensors.items():
+            held[path].adapters[name].get_parameter(own).copy_(tensor)
+
+
+def _adapter(stored: Stored, module: nn.Module, piece: Piece) -> Adapter:
+    like = base_module(module).weight
+    adapter = Adapter(stored.config, piece.B.shape[1], piece.scale, *sizes_of(module), like, piece.parts)
     if piece.magnitude is not None:
-        adapter.magnitude = nn.Parameter(piece.magnitude.to(adapter.A))
+        adapter.magnitude = nn.Parameter(torch.empty_like(piece.magnitude, device=like.device, dtype=adapter.A.dtype))
     return adapter
 
 

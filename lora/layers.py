@@ -230,7 +230,8 @@ class Layer(Holder):
         """
         used = [self.adapters[name] for name in names]
         learns = torch.is_grad_enabled() and any(p.requires_grad for adapter in used for p in adapter.parameters())
-        key = (names, self.rows, [(p.data_ptr(), p._version) for adapter in used for p in adapter.parameters()])
+        state = [(p.data_ptr(), p._version) for adapter in used for p in adapter.parameters()]
+        key = (names, self.rows, torch.is_inference_mode_enabled(), state)
         if not learns and self._kept is not None and self._kept[0] == key:
             return self._kept[1]
         pairs = [adapter.factors() for adapter in used]

@@ -79,8 +79,9 @@ def dump(*records: Any) -> str:
     return to_yaml(values, options)
 
 
-def run(main: Callable[[], int | None], prog: str) -> NoReturn:
-    """Call `main` and leave: its code, 2 with one line on stderr for an `Error`, 130 for Ctrl-C, 141 for a closed pipe.
+def run(main: Callable[[], int | None], prog: str, *errors: type[Exception]) -> NoReturn:
+    """Call `main` and leave: its code, 2 with one line on stderr for an `Error` (or one of `errors`, of other
+    libraries), 130 for Ctrl-C, 141 for a closed pipe.
 
     The last two are what a shell reports for programs that the signals end. Text goes in and out as UTF-8, whatever
     the terminal was set to: a note is not lost to a code page.
@@ -90,7 +91,7 @@ def run(main: Callable[[], int | None], prog: str) -> NoReturn:
     try:
         code = main() or 0
         sys.stdout.flush()
-    except Error as problem:
+    except (Error, *errors) as problem:
         print(f"{prog}: {problem}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:

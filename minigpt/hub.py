@@ -77,7 +77,7 @@ def save(model: GPT, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
     """
     directory = Path(directory)
     shape = model.config
-    if shape.tied and getattr(model.head, "weight", None) is not model.token_embedding.weight:
+    if shape.tied and getattr(model.head, "weight", None) is not getattr(model.token_embedding, "weight", None):
         shape = replace(shape, tied=False)  # an adapter merged into the head alone has made it a matrix of its own
     name = family_of(shape)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")

@@ -16,6 +16,7 @@ from minigpt import GPT
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import list_checkpoints, load_checkpoint
 from minigpt.training.log import read_metrics
+from minigpt.training.weights import WholeModel
 
 ROOT = Path(__file__).parents[1]
 TINY = "--n-layers 1 --n-heads 2 --d-model 16 --context 16 --batch-size 2 --vocab-size 300 --threads 1".split()
@@ -133,7 +134,7 @@ def test_kill_9_at_any_moment_leaves_a_checkpoint_that_resumes(whole, notes, tmp
         kills += process.returncode == -signal.SIGKILL
         for checkpoint in list_checkpoints(run):
             model = GPT.from_pretrained(checkpoint)
-            load_checkpoint(run, model, torch.optim.AdamW(model.parameters(), fused=True))
+            load_checkpoint(run, WholeModel(model), model, torch.optim.AdamW(model.parameters(), fused=True))
     if not (run / "report.html").is_file():
         train("--out", run, "--resume")
     assert kills, "the process was never caught alive"

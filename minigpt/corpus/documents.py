@@ -53,25 +53,29 @@ class Documents:
     source: a .txt file (one document), a folder (every .txt below it, in order of path, dot files left out), or a
     .jsonl, .csv (with a header) or .parquet file, where `field` names the text. Text is taken as it is, newlines
     too; only a byte order mark goes. Bad lines (no JSON, no such field, no text, not UTF-8, blank) are left out with
-    on_bad="skip" and are an Error with on_bad="refuse"; after a pass `bad` says which they were. During a pass
+    on_bad="skip" and are an Error with on_bad="refuse"; after a pass `bad` says which they were. Of records, `where`
+    takes those whose fields are as it says: ("type=radiology",), ("language=zh", "type!=dialogue"). During a pass
     `position` counts the bytes read of `size`.
 
     Errors: no such file, a kind it does not read, a field that no line has (with the nearest one), a damaged file.
     """
 
-    def __init__(self, source: str | Path, field: str | None = None, on_bad: str = "skip"):
+    def __init__(self, source: str | Path, field: str | None = None, on_bad: str = "skip", where: tuple[str, ...] = ()):
         self.source, self.field, self.on_bad = Path(source), field, on_bad
+        self.where = [_condition(text) for text in where]
         if on_bad not in ("skip", "refuse"):
             raise Error(f"on_bad is {on_bad!r}, expected 'skip' or 'refuse'")
         self.files, self._read = _kind(self.source)
-        if self._read is _read_texts and field is not None:
-            raise Error(f"{source}: text files have no fields: leave out field {field!r}")
+        if self._read is _read_texts and (field is not None or where):
+            raise Error(f"{source}: text files have no fields: leave out {repr(field) if field else where[0]!r}")
         self.size = sum(file.stat().st_size for file in self.files)
         self.bad, self.position = Bad(), 0
 
     def __iter__(self) -> Iterator[Document]:
         self.bad, self.position = Bad(), 0
         for file, line, text in self._read(self):
+            if text is _UNWANTED:
+                continue
             reason = text.reason if isinstance(text, _Unusable) else _why_unusable(text)
             if reason is None:
                 yield Document(text, file, line)
@@ -81,10 +85,25 @@ class Documents:
                 raise Error(f"{place}: {reason}: mend it, or leave such lines out with on_bad 'skip'")
             self.bad.add(place, reason)
 
+    def wants(self, record: dict) -> bool:
+        """Whether a record's fields are as `where` says; a number is compared as it is printed."""
+        return all((str(record.get(name)) == value) == equal for name, equal, value in self.where)
+
+
+def _condition(text: str) -> tuple[str, bool, str]:
+    """ "type=radiology" -> ("type", True, "radiology"); "type!=radiology" -> ("type", False, "radiology")."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.removesuffix("!"):
+        raise Error(f"where is {text!r}, expected field=value or field!=value, such as type=radiology")
+    return name.removesuffix("!"), not name.endswith("!"), value
+
 
 @dataclass(frozen=True)
 class _Unusable:
     reason: str
+
+
+_UNWANTED = _Unusable("left out by where")
 
 
 def _why_unusable(text: object) -> str | None:
@@ -138,14 +157,14 @@ def _read_jsonl(documents: Documents) -> Iterator[tuple]:
         for number, line in enumerate(lines, 1):
             documents.position += len(line)
             if line.strip():
-                text = _json_text(line, documents.field, fields)
+                text = _json_text(line, documents, fields)
                 if documents.on_bad == "refuse":
                     fields.check_exists()
                 yield file, number, text
     fields.check_exists()
 
 
-def _json_text(line: bytes, field: str | None, fields: "_Fields") -> object:
+def _json_text(line: bytes, documents: Documents, fields: "_Fields") -> object:
     text = _decoded(line)
     if isinstance(text, _Unusable):
         return text
@@ -156,7 +175,9 @@ def _json_text(line: bytes, field: str | None, fields: "_Fields") -> object:
     if not isinstance(record, dict):
         return _Unusable("not a JSON object")
     fields.saw(record)
-    return record[field] if field in record else _Unusable(f"no field {field!r}")
+    if not documents.wants(record):
+        return _UNWANTED
+    return record[documents.field] if documents.field in record else _Unusable(f"no field {documents.field!r}")
 
 
 def _read_csv(documents: Documents) -> Iterator[tuple]:
@@ -175,9 +196,9 @@ def _read_csv(documents: Documents) -> Iterator[tuple]:
                 yield file, rows.line_num, _Unusable("not valid CSV")
                 continue
             if column is None:
-                column = _Fields(documents).column(row)
+                column, header = _Fields(documents).column(row), row
                 continue
-            if not row:
+            if not row or not documents.wants(dict(zip(header, row, strict=False))):
                 continue
             cell = row[column] if column < len(row) else _Unusable(f"no field {documents.field!r}")
             yield file, rows.line_num, _Unusable(_NOT_UTF8) if _why_unusable(cell) == _SURROGATE else cell
@@ -212,12 +233,15 @@ def _read_parquet(documents: Documents) -> Iterator[tuple]:
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise Error(f"{file}: field {documents.field!r} is of type {kind}, expected string")
         row, step = 0, documents.size / max(table.metadata.num_rows, 1)
-        for batch in table.iter_batches(batch_size=256, columns=[documents.field]):
+        conditions = [name for name, _, _ in documents.where]
+        for batch in table.iter_batches(batch_size=256, columns=[documents.field, *conditions]):
             # As bytes: pyarrow does not check that its strings are UTF-8.
-            for data in batch.column(0).cast(pa.large_binary()).to_pylist():
+            texts = batch.column(documents.field).cast(pa.large_binary()).to_pylist()
+            for data, record in zip(texts, batch.select(conditions).to_pylist(), strict=True):
                 row += 1
                 documents.position = int(row * step)
-                yield file, row, data if data is None else _decoded(data)
+                if documents.wants(record):
+                    yield file, row, data if data is None else _decoded(data)
     except (pa.ArrowException, OSError) as problem:
         raise Error(f"{file}: cannot read it as parquet: {str(problem).splitlines()[0]}") from None
 
@@ -227,9 +251,10 @@ class _Fields:
 
     def __init__(self, documents: Documents):
         self.file, self.field, self.names = documents.files[0], documents.field, {}
+        self.needed = [self.field, *(name for name, _, _ in documents.where)]
 
     def saw(self, names: Iterable[str]) -> None:
-        if len(self.names) < 100 or self.field in names:
+        if len(self.names) < 100 or any(name in names for name in self.needed):
             self.names.update(dict.fromkeys(names))
         if self.field is None:
             raise Error(f"{self.file}: which field holds the text? Name it with field; found: {self._listed()}")
@@ -240,11 +265,11 @@ class _Fields:
         return names.index(self.field)
 
     def check_exists(self) -> None:
-        if not self.names or self.field in self.names:
-            return
-        hint = nearest(self.field, map(str, self.names))
-        hint = f"; {hint}" if hint.startswith("did") else ""
-        raise Error(f"{self.file}: no line has the field {self.field!r}; found: {self._listed()}{hint}")
+        for name in self.needed if self.names else ():
+            if name not in self.names:
+                hint = nearest(name, map(str, self.names))
+                hint = f"; {hint}" if hint.startswith("did") else ""
+                raise Error(f"{self.file}: no line has the field {name!r}; found: {self._listed()}{hint}")
 
     def _listed(self) -> str:
         return ", ".join(map(repr, list(self.names)[:20])) or "none"

@@ -37,6 +37,7 @@ def prepare(
     vocab_size: int = 4096,
     validation: float = 0.1,
     on_bad: str = "skip",
+    where: tuple[str, ...] = (),
     progress: bool = True,
 ) -> dict:
     """Write the tokens of `source` (see Documents) into the directory `out` and return its manifest.
@@ -51,7 +52,7 @@ def prepare(
     directory, or a Tokenizer. The same request on unchanged files (path, size, time) returns what is there.
     Errors: those of Documents and Tokenizer, no usable document, files changing meanwhile, `out` holding other things.
     """
-    out, documents = Path(out), Documents(source, field, on_bad)
+    out, documents = Path(out), Documents(source, field, on_bad, where)
     if not 0 <= validation < 1:
         raise Error(f"validation is {validation}, expected a fraction from 0 to below 1, such as 0.1")
     given = _given(tokenizer)
@@ -62,6 +63,7 @@ def prepare(
         "vocab_size": vocab_size if given is None else given.vocab_size,
         "validation": validation,
         "on_bad": on_bad,
+        "where": list(where),
     }
     stamp = _stamp(documents.files)
     found = _what_is_there(out)

@@ -106,7 +106,7 @@ def _decode(
             cache = _cache_for(model, rows) if use_cache else None
         else:
             tokens, keep = torch.tensor([row.tokens[-1:] for row in rows]), None
-        logits = _last_logits(model, tokens, keep, cache)
+        logits = _last_logits(model, tokens, keep, cache, [row.place for row in rows])
         new = sampler.choose(logits, [row.generator for row in rows]).tolist()
         for row, token in zip(rows, new, strict=True):
             row.tokens.append(token)
@@ -117,10 +117,10 @@ def _decode(
         rows = [rows[i] for i in going]
 
 
-def _last_logits(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None) -> Tensor:
+def _last_logits(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None, places: list[int]) -> Tensor:
     """What the model says after the last token of each row: (B, T) -> (B, V)."""
-    device = model.head.weight.device
-    with _evaluating(model):
+    device = next(model.parameters()).device
+    with _evaluating(model), _only_rows(model, places):
         hidden = model.hidden(tokens.to(device), keep=None if keep is None else keep.to(device), cache=cache)
         return model.head(hidden[:, -1])
 
@@ -139,11 +139,25 @@ def _evaluating(model: GPT) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def _only_rows(model: GPT, places: list[int]) -> Iterator[None]:
+    """Modules that treat each row of the batch in its own way (`rows`, an entry each) hear which rows are left."""
+    aware = [(module, module.rows) for module in model.modules() if getattr(module, "rows", None) is not None]
+    aware = [(module, rows) for module, rows in aware if len(rows) != len(places)]
+    try:
+        for module, rows in aware:
+            module.rows = tuple(rows[place] for place in places)
+        yield
+    finally:
+        for module, rows in aware:
+            module.rows = rows
+
+
 def _cache_for(model: GPT, rows: list[_Row]) -> Cache:
     """Room for what the rows may become; the last token of a row is never read."""
     longest = max(len(row.tokens) for row in rows)
     slots = longest + max(row.limit - len(row.tokens) for row in rows) - 1
-    weight = model.token_embedding.weight
+    weight = next(model.parameters())
     return Cache(model.config, len(rows), min(slots, model.config.context), dtype=weight.dtype, device=weight.device)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from torch import nn
 
-from minigpt import hub
 from minigpt.errors import Error
 from minigpt.files import atomic_directory
 from minigpt.tensor_files import write_tensors
@@ -35,15 +34,15 @@ class Progress:
     seconds: float = 0.0  # spent training, over all its processes
 
 
-def save_checkpoint(run: Path, model: nn.Module, optimizer, progress: Progress, keep: int = 2, **extra) -> Path:
+def save_checkpoint(run: Path, weights, model: nn.Module, optimizer, progress: Progress, keep: int = 2) -> Path:
     """Write checkpoints/step-N, then remove all but the last `keep`.
 
-    Killed at any moment, the run has its previous checkpoint: a directory gets its name only when it is whole
-    and on the disk. `extra` goes into config.json (`eos_token_id=...`).
+    `weights` saves what is learned of the model, such as `weights.WholeModel`. Killed at any moment, the run has its
+    previous checkpoint: a directory gets its name only when it is whole and on the disk.
     """
     directory = Path(run) / "checkpoints" / f"step-{progress.step:08d}"
     with atomic_directory(directory, replace=True) as temporary:
-        hub.save(model, temporary, **extra)
+        weights.save(temporary)
         write_tensors(temporary / "optimizer.safetensors", state_by_name(model, optimizer))
         (temporary / "state.json").write_text(json.dumps(vars(progress)) + "\n", encoding="utf-8")
     for old in list_checkpoints(run)[:-keep]:
@@ -65,7 +64,7 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in found if NAME.fullmatch(path.name))
 
 
-def load_checkpoint(run: Path, model: nn.Module, optimizer) -> Progress:
+def load_checkpoint(run: Path, weights, model: nn.Module, optimizer) -> Progress:
     """Put the latest checkpoint of `run` into a model and optimizer of the same shape."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -75,9 +74,7 @@ def load_checkpoint(run: Path, model: nn.Module, optimizer) -> Progress:
         raise Error(f"{run}: no checkpoint to resume from: start the run without --resume")
     latest = checkpoints[-1]
     try:
-        if hub.read_config(latest)[1] != model.config:
-            raise Error(f"{latest}: another model than the one asked for: resume with the options of the run")
-        hub.load_weights(model, latest)
+        weights.load(latest)
         load_state_by_name(model, optimizer, load_file(latest / "optimizer.safetensors"))
         return Progress(**json.loads((latest / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, SafetensorError) as problem:

@@ -38,9 +38,8 @@ def open_data(data: DataConfig, shape: ShapeConfig, run: RunConfig) -> tuple[Tok
     else:
         # A model that is gone on from brings its tokenizer: its embeddings mean nothing in another.
         tokenizer = data.tokenizer or shape.init
-        prepare(
-            source, run.out / "tokens", field, tokenizer, data.vocab_size, data.validation, data.on_bad, progress=True
-        )
+        options = (data.vocab_size, data.validation, data.on_bad, data.where)
+        prepare(source, run.out / "tokens", field, tokenizer, *options, progress=True)
         tokens = load_tokens(run.out / "tokens")
     return tokens, tokens.tokenizer()
 
@@ -126,9 +125,9 @@ def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int):
     return write
 
 
-def finish(run: RunConfig, model: GPT, judge, write, progress: Progress, log: Log):
-    """Put the model that validated best into `model`, judge it on the whole validation split, and let it write."""
-    hub.load_weights(model, run.out)
+def finish(run: RunConfig, weights, judge, write, progress: Progress, log: Log):
+    """Put the weights that validated best into the model, judge it on the whole validation split, let it write."""
+    weights.load(run.out)
     found = judge(everything=True)
     log.record("final", progress.step, **found)
     text = write(progress.step)

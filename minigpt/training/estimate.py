@@ -67,30 +67,39 @@ def memory_bytes(model: GPT, n_tokens: int) -> dict[str, int]:
 def parameter_table(model: GPT) -> dict[str, int]:
     """Parameters by part; a tied head counts once, with the embedding."""
     config = model.config
-    parts = {"token embedding" + (" = head" if config.tied else ""): model.token_embedding.weight.numel()}
+    weights = dict(model.named_parameters())
+    own = {name: weight.numel() for name, weight in weights.items() if ".adapters." not in name}
+
+    def count(part: str) -> int:
+        return sum(size for name, size in own.items() if part in name)
+
+    parts = {"token embedding" + (" = head" if config.tied else ""): count("token_embedding")}
     if config.positions == "learned":
-        parts["position embedding"] = model.position_embedding.weight.numel()
-    for name, pick in (("attention", ".attn."), ("feed-forward", ".mlp."), ("norms", "norm")):
-        parts[name] = sum(weight.numel() for key, weight in model.named_parameters() if pick in key)
+        parts["position embedding"] = count("position_embedding")
+    parts |= {"attention": count(".attn."), "feed-forward": count(".mlp."), "norms": count("norm")}
     if not config.tied:
-        parts["head"] = model.head.weight.numel()
-    return parts | {"all": sum(weight.numel() for weight in model.parameters())}
+        parts["head"] = count("head.")
+    if len(own) < len(weights):
+        parts["adapters"] = sum(weight.numel() for weight in weights.values()) - sum(own.values())
+    return parts | {"all": sum(parts.values())}
 
 
 def announce(model: GPT, n_tokens_step: int, n_tokens_micro: int, steps: int, tokens: np.ndarray) -> str:
     """The lines a run begins with."""
     config, memory = model.config, memory_bytes(model, n_tokens_micro)
     n_parameters = sum(weight.numel() for weight in model.parameters())
+    n_learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    learning = f", {n_learning:,} of them learn" if n_learning < n_parameters else ""
     entropy = unigram_entropy(tokens, config.vocab_size)
     spent = steps * n_tokens_step
     epochs = spent / max(1, len(tokens))
     parts = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in memory.items())
     lines = [
-        f"model       {n_parameters:,} parameters; {config.n_layers} layers, {config.n_heads} heads, "
+        f"model       {n_parameters:,} parameters{learning}; {config.n_layers} layers, {config.n_heads} heads, "
         f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
         f"memory      about {sum(memory.values()) / GIB:.2f} GiB beside PyTorch itself (MiB: {parts})",
         f"data        {len(tokens):,} training tokens; {steps:,} steps of {n_tokens_step:,} "
-        f"= {epochs:.1f} epochs, {6 * n_parameters * spent:.1e} floating-point operations",
+        f"= {epochs:.1f} epochs, {(4 * n_parameters + 2 * n_learning) * spent:.1e} floating-point operations",
         f"first loss  {first_loss(config):.2f} expected = ln {config.vocab_size} + {config.d_model} "
         f"x {config.init_std}^2 / 2; token frequencies alone give {entropy:.2f}",
         "healthy     falls below the frequencies within the first hundred steps or so, then slowly; validation",

@@ -22,6 +22,7 @@ class DataConfig:
         None  # folder of .txt, a .txt, .jsonl, .csv or .parquet file, or prepared tokens; else our notes
     )
     field: str | None = None  # name of the text in .jsonl, .csv, .parquet
+    where: tuple[str, ...] = ()  # only records with type=radiology, or type!=radiology; repeat it for more conditions
     tokenizer: str | None = None  # gpt2, cl100k_base, o200k_base or a directory; else one is learned from the data
     vocab_size: int = 4096  # of a learned tokenizer
     validation: float = 0.05  # share of the documents kept apart

@@ -1,0 +1,180 @@
+"""LoRA beside peft: a training step, and decoding, of GPT-2 124M; each measurement in a process of its own, in turn.
+
+    python bench/lora_speed.py            both
+    python bench/lora_speed.py --only decode --rounds 3
+
+Training: r 8, alpha 16, context 256, batch 2, fp32, 2 threads, AdamW on the adapters; random tokens. Decoding: prompt
+64, 64 tokens more, greedy. Ratios are medians over rounds of (ours / peer in the same round). The floor of a step is its
+matrix products alone, by the fastest library at hand.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+V, T, B = 50257, 256, 2
+TRAINING = ["ours, q and v", "peft, c_attn", "ours, all linear", "peft, all linear", "ours, full", "floor"]
+DECODING = ["base", "merged", "q and v", "all linear", "base x8", "all linear x8", "4 adapters mixed x8"]
+RATIOS = {  # what is compared with what
+    "ours, q and v": "peft, c_attn",
+    "ours, all linear": "peft, all linear",
+    "merged": "base",
+    "q and v": "base",
+    "all linear": "base",
+    "all linear x8": "base x8",
+    "4 adapters mixed x8": "all linear x8",
+}
+QV = ("q_proj", "v_proj")
+
+
+def our_model():
+    from minigpt import GPT, presets
+
+    return GPT(presets.gpt2("small"))
+
+
+def our_step(torch, targets):
+    import lora
+    from minigpt.loss import cross_entropy
+
+    model = our_model()
+    if targets:
+        lora.attach(model, lora.Config(r=8, alpha=16, targets=targets))
+    x = torch.randint(V, (B, T))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    return lambda: cross_entropy(model.hidden(x), model.head, x), optimizer
+
+
+def peft_step(torch, targets):
+    import peft
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0))
+    model = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets))
+    x = torch.randint(V, (B, T))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    return lambda: model(x, labels=x, use_cache=False).loss, optimizer
+
+
+def floor_step(torch):
+    """Forward and input gradients of every linear layer and the head; attention's products, causal half."""
+    from minigpt.linear import fast
+
+    n, c, heads = B * T, 768, 12
+    shapes = [(c, c)] * 4 + [(c, 4 * c), (4 * c, c)]
+    triples = [(torch.randn(n, i), torch.randn(o, i), torch.randn(n, o)) for i, o in shapes]
+    head = torch.randn(n, c), torch.randn(V, c), torch.randn(n, V)
+    q, half = torch.randn(B * heads, T, c // heads), torch.randn(B * heads, T // 2, c // heads)
+
+    def step():
+        for _ in range(12):
+            for x, w, g in triples:
+                fast(x, w), fast(g, w.T)
+            for _ in range(7):
+                torch.bmm(q, half.transpose(1, 2))
+        fast(head[0], head[1]), fast(head[2], head[1].T)
+
+    return step
+
+
+def train_worker(torch, name: str, steps: int) -> dict:
+    if name == "floor":
+        step = floor_step(torch)
+    else:
+        who, what = name.split(", ")
+        targets = {"q and v": QV, "c_attn": ["c_attn"], "all linear": "all-linear", "full": None}[what]
+        loss, optimizer = our_step(torch, targets) if who == "ours" else peft_step(torch, targets)
+
+        def step():
+            loss().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return {"tokens_per_second": B * T / median_seconds(step, steps)}
+
+
+def decode_worker(torch, name: str, steps: int) -> dict:
+    import lora
+    from minigpt.generation import generate
+
+    model, rows = our_model().eval(), 8 if name.endswith("x8") else 1
+    what = name.removesuffix(" x8")
+    names = ["a", "b", "c", "d"] if "mixed" in what else ["a"]
+    for each in names if what != "base" else ():
+        lora.attach(model, lora.Config(r=8, alpha=16, targets=QV if what == "q and v" else "all-linear"), name=each)
+    for parameter in lora.parameters(model):
+        torch.nn.init.normal_(parameter, std=0.01)
+    if what == "merged":
+        lora.merge(model)
+    prompts = torch.randint(V, (rows, 64)).tolist()
+
+    def step():
+        generate(model, prompts, max_new_tokens=64, temperature=0)
+
+    if "mixed" in what:
+        with lora.rows(model, names * 2):
+            seconds = median_seconds(step, steps)
+    else:
+        seconds = median_seconds(step, steps)
+    return {"tokens_per_second": rows * 64 / seconds}
+
+
+def median_seconds(step, steps: int) -> float:
+    seconds = []
+    for _ in range(steps + 1):
+        began = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])
+
+
+def worker(name: str, steps: int):
+    import resource
+
+    import torch
+
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    found = (train_worker if name in TRAINING else decode_worker)(torch, name, steps)
+    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(found))
+
+
+def run(name: str, steps: int) -> dict:
+    root = str(Path(__file__).resolve().parents[1])
+    code = f"import sys; sys.path.insert(0, {root!r}); import bench.lora_speed as b; b.worker({name!r}, {steps})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="times each runs (default 5)")
+    parser.add_argument("--steps", type=int, default=4, help="steps, or texts, a run (default 4)")
+    parser.add_argument("--only", choices=["train", "decode"], help="one half of it")
+    options = parser.parse_args()
+    names = {"train": TRAINING, "decode": DECODING}.get(options.only, TRAINING + DECODING)
+    found = {name: [] for name in names}
+    for number in range(options.rounds):
+        for name in names:
+            found[name].append(run(name, options.steps))
+            print(f"round {number + 1}/{options.rounds}  {name}: {found[name][-1]}", file=sys.stderr)
+    print("| | tokens/s, median | against | ratio, median of rounds | peak MiB |\n|---|---|---|---|---|")
+    for name in names:
+        speed = statistics.median(r["tokens_per_second"] for r in found[name])
+        peak = statistics.median(r["peak_mib"] for r in found[name])
+        peer, ratio = RATIOS.get(name, ""), ""
+        if peer:
+            pairs = zip(found[name], found[peer], strict=True)
+            ratio = f"{statistics.median(a['tokens_per_second'] / b['tokens_per_second'] for a, b in pairs):.2f}"
+        print(f"| {name} | {speed:,.1f} | {peer} | {ratio} | {peak:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
