@@ -199,8 +199,8 @@ def _described(config: Config, updates: dict[str, Update], everything: list[str]
         exclude=(),
         layers=None,
         slices={},
-        rank_pattern={re.escape(path): size[0] for path, size in sizes.items() if size[0] != r},
-        alpha_pattern={re.escape(path): size[1] for path, size in sizes.items() if size[1] != alpha},
+        rank_pattern={f"^{re.escape(path)}": size[0] for path, size in sizes.items() if size[0] != r},
+        alpha_pattern={f"^{re.escape(path)}": size[1] for path, size in sizes.items() if size[1] != alpha},
         modules_to_save=saved,
     )
 

@@ -124,4 +124,5 @@ def write(config: Config, base: str = "") -> str:
         values[theirs] = sorted(value) if isinstance(value, tuple) else value
     for key in ("exclude_modules", "modules_to_save"):
         values[key] = values[key] or None
-    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    # Sorted on top only: of several patterns that fit a layer the first counts, so their order is part of the config.
+    return json.dumps(dict(sorted(values.items())), indent=2, ensure_ascii=False) + "\n"
