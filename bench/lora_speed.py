@@ -4,8 +4,8 @@
     python bench/lora_speed.py --only decode --rounds 3
 
 Training: r 8, alpha 16, context 256, batch 2, fp32, 2 threads, AdamW on the adapters; random tokens. Decoding: prompt
-64, 64 tokens more, greedy. Ratios are medians over rounds of (ours / peer in the same round). The floor of a step is its
-matrix products alone, by the fastest library at hand.
+64, 64 tokens more, greedy. Ratios are medians over rounds of (ours / peer in the same round). The floor of a step is
+its matrix products alone, by the fastest library at hand.
 """
 
 import argparse

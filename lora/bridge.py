@@ -62,13 +62,16 @@ class Layout:
 # --- to disk ----------------------------------------------------------------------------------------------------
 
 
-def save(model: nn.Module, directory: str | Path, name: str | None = None, base: str = ""):
+def save(model: nn.Module, directory: str | Path, name: str | None = None, base: str = "", compact: bool = False):
     """Write an adapter as PEFT does; with `base`, the name or path of the base, for who reads the file.
+
+    Adapters of q and v that lie in one fused tensor on disk become one with blocks of zeros, which PEFT needs and
+    which doubles the file; `compact` leaves the zeros out, and PEFT.
 
     `name` may be left out if there is one adapter only, or one at work. The weights it was trained on are recorded
     by a fingerprint, which `load` and `python -m lora verify` check.
     """
-    files.write(collect(model, name), directory, base)
+    files.write(collect(model, name), directory, base, compact)
 
 
 def collect(model: nn.Module, name: str | None = None) -> files.Stored:

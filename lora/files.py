@@ -71,12 +71,14 @@ def read(directory: str | Path) -> Stored:
     with open_tensors(file) as source:
         metadata = source.metadata() or {}
         tensors = {name: source.get_tensor(name) for name in sorted(source.keys())}
-    parts, replaced = _sort_out(tensors, config, file)
-    updates = {path: _update(path, found, config, file) for path, found in parts.items()}
-    embeddings = frozenset(path for path, found in parts.items() if "embedding_A" in found)
-    _check_targets(config, updates, replaced, file)
+    found, replaced = _sort_out(tensors, config, file)
     ours = _ours(metadata, file)
     parts = {path: tuple((size, rank) for size, rank in each) for path, each in ours.get("parts", {}).items()}
+    for path in parts.keys() & found.keys():
+        _unpack(path, found[path], parts[path], file)
+    updates = {path: _update(path, each, config, file) for path, each in found.items()}
+    embeddings = frozenset(path for path, each in found.items() if "embedding_A" in each)
+    _check_targets(config, updates, replaced, file)
     return Stored(config, updates, embeddings, replaced, ours.get("base", {}), parts)
 
 
@@ -107,6 +109,37 @@ def _sort_out(tensors: dict[str, Tensor], config: Config, file: Path):
 
 def _is_saved(name: str, config: Config) -> bool:
     return any(f".{module}." in f".{name}" for module in config.modules_to_save)
+
+
+def _pack(B: Tensor, parts: tuple[tuple[int, int], ...]) -> Tensor:
+    """The blocks of B (O, R) one below the other, (adapted outputs, r), if they are equally wide; else B as it is."""
+    ranks = [rank for _, rank in parts if rank]
+    if len(set(ranks)) != 1:
+        return B
+    blocks, start = [], 0
+    for rows, (_, rank) in zip(B.split([size for size, _ in parts]), parts, strict=True):
+        if rank:
+            blocks.append(rows[:, start : start + rank])
+            start += rank
+    return torch.cat(blocks)
+
+
+def _unpack(path: str, found: dict[str, Tensor], parts: tuple[tuple[int, int], ...], file: Path):
+    """The inverse, in place, for a B that is packed; zeros where no block is."""
+    total, B = sum(rank for _, rank in parts), found.get("B")
+    if B is None or B.ndim != 2 or B.shape == (sum(size for size, _ in parts), total):
+        return
+    ranks = {rank for _, rank in parts if rank}
+    if len(ranks) != 1 or B.shape != (sum(size for size, rank in parts if rank), *ranks):
+        raise Error(f"{file}: {path}.lora_B is {tuple(B.shape)}, which the parts {parts} of its header do not explain")
+    whole, row, column = B.new_zeros(sum(size for size, _ in parts), total), 0, 0
+    below = 0
+    for size, rank in parts:
+        if rank:
+            whole[row : row + size, column : column + rank] = B[below : below + size]
+            below, column = below + size, column + rank
+        row += size
+    found["B"] = whole
 
 
 def _update(path: str, found: dict[str, Tensor], config: Config, file: Path) -> Update:
@@ -143,13 +176,19 @@ def _check_targets(config: Config, updates, replaced, file: Path):
             raise Error(f"{file}: modules_to_save names {module!r}, but no tensor belongs to it: incomplete")
 
 
-def write(stored: Stored, directory: str | Path, base: str = ""):
-    """Write an adapter directory, whole or not at all; the same bytes for the same adapter."""
+def write(stored: Stored, directory: str | Path, base: str = "", compact: bool = False):
+    """Write an adapter directory, whole or not at all; the same bytes for the same adapter.
+
+    `compact` leaves out the zeros between the blocks of fused layers: for us to read, no longer for PEFT.
+    """
     tensors = {PREFIX + name: tensor for name, tensor in stored.replaced.items()}
     for path, update in stored.updates.items():
         embedding = path in stored.embeddings
         tensors[f"{PREFIX}{path}.lora_{'embedding_A' if embedding else 'A.weight'}"] = update.A
-        tensors[f"{PREFIX}{path}.lora_{'embedding_B' if embedding else 'B.weight'}"] = update.B
+        packed = compact and path in stored.parts
+        tensors[f"{PREFIX}{path}.lora_{'embedding_B' if embedding else 'B.weight'}"] = (
+            _pack(update.B, stored.parts[path]) if packed else update.B
+        )
         if update.magnitude is not None:
             tensors[f"{PREFIX}{path}.lora_magnitude_vector"] = update.magnitude
     if stored.config.bias != "none":

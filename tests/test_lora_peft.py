@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import lora
@@ -215,6 +216,22 @@ def test_our_adapter_works_in_transformers_and_comes_back(shape, targets, rslora
     assert torch.equal(again(TOKENS), found)
     ours, back = dict(model.named_parameters()), dict(again.named_parameters())
     assert ours.keys() == back.keys() and all(torch.equal(ours[name], back[name]) for name in ours)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["k_proj"], "all-linear"], ids=str)
+def test_a_compact_file_is_the_same_adapter_in_half_the_bytes(targets, tmp_path):
+    model, _ = our_gpt("gpt2", tmp_path)
+    lora.attach(model, lora.Config(r=8, targets=targets))
+    randomize(model)
+    for name, compact in (("whole", False), ("compact", True)):
+        lora.save(model, tmp_path / name, compact=compact)
+    whole, compact = files.read(tmp_path / "whole"), files.read(tmp_path / "compact")
+    for path, update in whole.updates.items():
+        assert torch.equal(update.A, compact.updates[path].A) and torch.equal(update.B, compact.updates[path].B)
+    sizes = [sum(t.nbytes for t in load_file(tmp_path / each / files.NAME).values()) for each in ("whole", "compact")]
+    assert sizes[1] == sum(p.nbytes for p in lora.parameters(model)) < sizes[0]
+    lora.load(again := GPT.from_pretrained(tmp_path / "base"), tmp_path / "compact")
+    assert torch.equal(again(TOKENS), model(TOKENS))
 
 
 def test_a_whole_adapter_of_a_fused_layer_comes_apart_exactly(tmp_path):
