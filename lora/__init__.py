@@ -1,7 +1,8 @@
 """LoRA for any nn.Module: h = W0 x + (alpha/r) B A x. Knows nothing of minigpt.
 
 question                                         file                     paper (Hu et al. 2021)
-What does an adapted layer compute?              layers.py dora.py        section 4.1
+What does an adapted layer compute?              product.py layers.py    section 4.1
+What is an adapter, a sum, one for each row?     adapter.py dora.py      section 4.1, 4.2
 Which layers get one, which is in use?           attaching.py targets.py  section 4.2
 How is it merged exactly, and unmerged?          merging.py exact.py      section 4.1
 How does it lie on disk?                         files.py peft_config.py

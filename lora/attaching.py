@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from lora.adapter import Adapter, TiedAdapter
 from lora.config import Config
 from lora.errors import Error, nearest
-from lora.layers import Adapter, Layer, TiedAdapter
+from lora.layers import Layer
 from lora.saved import Holder, Saved
 from lora.targets import base_module, find_parts, find_saved, find_targets, find_tied, kind_of, sizes_of
 

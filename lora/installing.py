@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lora.adapter import Adapter, TiedAdapter
 from lora.attaching import add, check_known, check_name, freeze, hold_whole, holders, modules_of, use
 from lora.bridge import Layout
 from lora.errors import Error, nearest
 from lora.exact import Update
 from lora.files import Stored
-from lora.layers import Adapter, EmbeddingLayer, TiedAdapter
+from lora.layers import EmbeddingLayer
 from lora.targets import base_module, kind_of, sizes_of
 
 

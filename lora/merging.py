@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lora.adapter import TiedAdapter
 from lora.attaching import adapters, holders, layers_of, replace, use
 from lora.errors import Error
 from lora.exact import Sum, Update, round_once, row_blocks
-from lora.layers import Layer, TiedAdapter
+from lora.layers import Layer
 from lora.saved import Saved
 
 

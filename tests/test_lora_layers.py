@@ -10,7 +10,7 @@ from torch import nn
 
 import lora
 from lora import dora
-from lora.layers import fast, plain
+from lora.product import fast, plain
 
 
 def random_(model, seed=1, std=0.3):
@@ -358,3 +358,25 @@ def test_slices_must_add_up():
     A, B = model[0].adapters["default"].factors()
     assert A.shape == (8, 4) and B.shape == (12, 8)
     assert not B[6:8].any() and not B[:6, 4:].any() and not B[8:, :4].any() and B[:6, :4].all() and B[8:, 4:].all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda adapter: adapter.B.mul_(2),
+        lambda adapter: setattr(adapter, "B", nn.Parameter(adapter.B * 2)),
+        lambda adapter: setattr(adapter.B, "data", adapter.B.data * 2),
+        lambda adapter: setattr(adapter, "scale", adapter.scale * 2),
+    ],
+    ids=["in place", "another parameter", "other data", "the scale"],
+)
+def test_what_is_kept_between_calls_notices_every_change(change):
+    model = random_(attached(mlp())).eval()
+    x = torch.randn(2, 6)
+    with torch.no_grad():
+        first = model(x)
+        assert torch.equal(model(x), first)
+        change(model[2].adapters["default"])
+        now = model(x)
+    torch.testing.assert_close(now, model(x))
+    assert not torch.allclose(now, first)
