@@ -189,10 +189,11 @@ def main():
     if len(source.adapter) > 1 and len(source.adapter) != max(1, len(prompts)):
         raise Error(f"{len(source.adapter)} adapters for {len(prompts)} prompts: give one for all, or one for each")
     writer = Writer(source, writing)
-    if source.interactive:
-        writer.answer_lines()
-    else:
-        writer.write_all(prompts or [""])
+    with lora.serving(writer.model):
+        if source.interactive:
+            writer.answer_lines()
+        else:
+            writer.write_all(prompts or [""])
 
 
 if __name__ == "__main__":

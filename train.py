@@ -106,7 +106,7 @@ def main() -> int:
     options = (data, shape, method, replace(batching, epochs=None, minutes=None), loop, schedule, adamw, out)
     progress = load_checkpoint(out.out, weights, model, optimizer) if out.resume else Progress()
     micro = batching.batch_size * context
-    print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train), flush=True)
+    print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train, bool(shape.init)), flush=True)
 
     compose.begin(out, tokenizer, dump(*replace_run(options)))
     hooks = Hooks(

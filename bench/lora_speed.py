@@ -1,11 +1,11 @@
-"""LoRA beside peft: a training step, and decoding, of GPT-2 124M; each measurement in a process of its own, in turn.
+"""LoRA beside peft: a training step of GPT-2 124M, each in a process of its own, in turn; and a decoding step.
 
     python bench/lora_speed.py            both
     python bench/lora_speed.py --only decode --rounds 3
 
-Training: r 8, alpha 16, context 256, batch 2, fp32, 2 threads, AdamW on the adapters; random tokens. Decoding: prompt
-64, 64 tokens more, greedy. Ratios are medians over rounds of (ours / peer in the same round). The floor of a step is
-its matrix products alone, by the fastest library at hand.
+Training: r 8, alpha 16, context 256, batch 2, fp32, 2 threads, AdamW on the adapters; random tokens. Ratios are
+medians over rounds of (ours / peer in the same round). The floor of a step is its matrix products alone, by the fastest
+library at hand. Decoding: one token for 1 or 8 rows, base and adapters in turn on the same weights; medians.
 """
 
 import argparse
@@ -18,16 +18,7 @@ from pathlib import Path
 
 V, T, B = 50257, 256, 2
 TRAINING = ["ours, q and v", "peft, c_attn", "ours, all linear", "peft, all linear", "ours, full", "floor"]
-DECODING = ["base", "merged", "q and v", "all linear", "base x8", "all linear x8", "4 adapters mixed x8"]
-RATIOS = {  # what is compared with what
-    "ours, q and v": "peft, c_attn",
-    "ours, all linear": "peft, all linear",
-    "merged": "base",
-    "q and v": "base",
-    "all linear": "base",
-    "all linear x8": "base x8",
-    "4 adapters mixed x8": "all linear x8",
-}
+RATIOS = {"ours, q and v": "peft, c_attn", "ours, all linear": "peft, all linear"}
 QV = ("q_proj", "v_proj")
 
 
@@ -97,30 +88,46 @@ def train_worker(torch, name: str, steps: int) -> dict:
     return {"tokens_per_second": B * T / median_seconds(step, steps)}
 
 
-def decode_worker(torch, name: str, steps: int) -> dict:
+def decode(torch, times: int):
+    """One token through base, merged and adapted model, in turn: milliseconds and speed against the base."""
     import lora
-    from minigpt.generation import generate
 
-    model, rows = our_model().eval(), 8 if name.endswith("x8") else 1
-    what = name.removesuffix(" x8")
-    names = ["a", "b", "c", "d"] if "mixed" in what else ["a"]
-    for each in names if what != "base" else ():
-        lora.attach(model, lora.Config(r=8, alpha=16, targets=QV if what == "q and v" else "all-linear"), name=each)
+    torch.set_num_threads(2)
+    model, base = our_model().eval(), our_model().eval()
+    lora.attach(model, lora.Config(r=8, alpha=16, targets=QV), name="q and v")
+    for name in "abcd":
+        lora.attach(model, lora.Config(r=8, alpha=16, targets="all-linear"), name=name)
     for parameter in lora.parameters(model):
         torch.nn.init.normal_(parameter, std=0.01)
-    if what == "merged":
-        lora.merge(model)
-    prompts = torch.randint(V, (rows, 64)).tolist()
+    print("| one token | rows | ms | speed against |\n|---|---|---|---|")
+    for rows in (1, 8):
+        x = torch.randint(V, (rows, 1))
+        seconds = {}
 
-    def step():
-        generate(model, prompts, max_new_tokens=64, temperature=0)
+        def clock(name, model, x=x, seconds=seconds):
+            with torch.inference_mode():
+                model(x)
+                began = time.perf_counter()
+                model(x)
+                seconds.setdefault(name, []).append(time.perf_counter() - began)
 
-    if "mixed" in what:
-        with lora.rows(model, names * 2):
-            seconds = median_seconds(step, steps)
-    else:
-        seconds = median_seconds(step, steps)
-    return {"tokens_per_second": rows * 64 / seconds}
+        for _ in range(times):
+            for name, adapters in (("base", ()), ("q and v", ["q and v"]), ("all linear", ["a"])):
+                lora.use(model, *adapters)
+                clock(name, model)
+            if rows > 1:
+                with lora.rows(model, list("abcd") * 2):
+                    clock("4 adapters mixed", model)
+        lora.merge(model, "a")
+        for _ in range(times):  # other memory than the unmerged weights, so beside another model
+            clock("another base", base)
+            clock("merged", model)
+        lora.unmerge(model)
+        against = {"q and v": "base", "all linear": "base", "4 adapters mixed": "all linear", "merged": "another base"}
+        for name, found in seconds.items():
+            peer = against.get(name)
+            ratio = f"{statistics.median(seconds[peer]) / statistics.median(found):.2f} of {peer}" if peer else ""
+            print(f"| {name} | {rows} | {1000 * statistics.median(found):.1f} | {ratio} |")
 
 
 def median_seconds(step, steps: int) -> float:
@@ -139,7 +146,7 @@ def worker(name: str, steps: int):
 
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    found = (train_worker if name in TRAINING else decode_worker)(torch, name, steps)
+    found = train_worker(torch, name, steps)
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(found))
 
@@ -153,27 +160,37 @@ def run(name: str, steps: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="times each runs (default 5)")
-    parser.add_argument("--steps", type=int, default=4, help="steps, or texts, a run (default 4)")
-    parser.add_argument("--only", choices=["train", "decode"], help="one half of it")
-    options = parser.parse_args()
-    names = {"train": TRAINING, "decode": DECODING}.get(options.only, TRAINING + DECODING)
-    found = {name: [] for name in names}
-    for number in range(options.rounds):
-        for name in names:
-            found[name].append(run(name, options.steps))
-            print(f"round {number + 1}/{options.rounds}  {name}: {found[name][-1]}", file=sys.stderr)
-    print("| | tokens/s, median | against | ratio, median of rounds | peak MiB |\n|---|---|---|---|---|")
-    for name in names:
+def train(rounds: int, steps: int):
+    found = {name: [] for name in TRAINING}
+    for number in range(rounds):
+        for name in TRAINING:
+            found[name].append(run(name, steps))
+            print(f"round {number + 1}/{rounds}  {name}: {found[name][-1]}", file=sys.stderr)
+    print("| training step | tokens/s, median | against | ratio, median of rounds | peak MiB |\n|---|---|---|---|---|")
+    for name in TRAINING:
         speed = statistics.median(r["tokens_per_second"] for r in found[name])
         peak = statistics.median(r["peak_mib"] for r in found[name])
         peer, ratio = RATIOS.get(name, ""), ""
         if peer:
             pairs = zip(found[name], found[peer], strict=True)
             ratio = f"{statistics.median(a['tokens_per_second'] / b['tokens_per_second'] for a, b in pairs):.2f}"
-        print(f"| {name} | {speed:,.1f} | {peer} | {ratio} | {peak:,.0f} |")
+        print(f"| {name} | {speed:,.0f} | {peer} | {ratio} | {peak:,.0f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="times each training step is measured (default 5)")
+    parser.add_argument("--steps", type=int, default=4, help="steps a measurement (default 4)")
+    parser.add_argument("--times", type=int, default=25, help="tokens decoded of each kind (default 25)")
+    parser.add_argument("--only", choices=["train", "decode"], help="one half of it")
+    options = parser.parse_args()
+    if options.only != "decode":
+        train(options.rounds, options.steps)
+    if options.only != "train":
+        import torch
+
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+        decode(torch, options.times)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 question                                         file                     paper (Hu et al. 2021)
 What does an adapted layer compute?              product.py layers.py    section 4.1
 What is an adapter, a sum, one for each row?     adapter.py dora.py      section 4.1, 4.2
-Which layers get one, which is in use?           attaching.py targets.py  section 4.2
+Which layers get one?                            attaching.py targets.py section 4.2
+Which is at work, what is attached?              switching.py inventory.py
 How is it merged exactly, and unmerged?          merging.py exact.py      section 4.1
 How does it lie on disk?                         files.py peft_config.py
-How does a model's adapter get there and back?   bridge.py
+How does a model's adapter get there and back?   bridge.py layout.py installing.py
 Is this checkpoint that base plus that adapter?  verify.py diagnose.py
 What is the sum of two adapters?                 combine.py
 What did the update learn?                       spectrum.py              section 7
@@ -17,8 +18,9 @@ from importlib import import_module
 _HOME = {
     **dict.fromkeys(("ALL_LINEAR", "Config"), "config"),
     "Error": "errors",
-    **dict.fromkeys(("adapters", "attach", "detach", "disabled", "rows", "use"), "attaching"),
-    **dict.fromkeys(("layers_of", "modules_of", "parameters"), "attaching"),
+    **dict.fromkeys(("attach", "detach"), "attaching"),
+    **dict.fromkeys(("use", "disabled", "rows", "serving"), "switching"),
+    **dict.fromkeys(("adapters", "layers_of", "modules_of", "parameters"), "inventory"),
     **dict.fromkeys(("merge", "unmerge", "bake"), "merging"),
     **dict.fromkeys(("save", "load", "refill", "collect"), "bridge"),
 }

@@ -76,18 +76,6 @@ class TiedAdapter(nn.Module):
         return B.T, A.T
 
 
-def watch(adapter: nn.Module) -> tuple[dict, dict]:
-    """Where an adapter keeps A, B and scale: as dictionaries, which are quicker to ask than modules."""
-    adapter = getattr(adapter, "head", adapter)
-    return adapter._parameters, adapter.__dict__
-
-
-def state(parameters: dict, attributes: dict) -> tuple:
-    """Differs once A, B or the scale have been changed in place, replaced, or put elsewhere."""
-    A, B = parameters["A"], parameters["B"]
-    return id(A), A._version, A.data_ptr(), id(B), B._version, B.data_ptr(), attributes["scale"]
-
-
 def joined(adapters: list[nn.Module]) -> tuple[Tensor, Tensor]:
     """Several adapters as one, of their scales too:  sum_i s_i B_i A_i = [s_1 B_1 ... s_n B_n] [A_1; ...; A_n].
 

@@ -1,45 +1,21 @@
-"""Which layers get an adapter, and which adapter is in use.
+"""Which layers get an adapter, and how they get rid of it.
 
     attach(model, Config(r=8, alpha=16, targets=["q_proj", "v_proj"]), name="radiology")
-    use(model, "radiology")         use(model)  none       with disabled(model): ...
-    with rows(model, ["radiology", None, "default"]): ...  one adapter per row of the batch
     detach(model, "radiology")      detach(model)  all of them
 
 A target is replaced by a `Layer` that holds the old module as `base`. The base is frozen, and never written to.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-
 from torch import nn
 
 from lora.adapter import Adapter, TiedAdapter
 from lora.config import Config
-from lora.errors import Error, nearest
+from lora.errors import Error
+from lora.inventory import Report, adapters, base_of, check_known, holders, layers_of, report
 from lora.layers import Layer
-from lora.saved import Holder, Saved
+from lora.saved import Saved
+from lora.switching import use
 from lora.targets import base_module, find_parts, find_saved, find_targets, find_tied, kind_of, sizes_of
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `attach` did, in numbers; print it."""
-
-    name: str
-    layers: tuple[str, ...]
-    parameters: int
-    nbytes: int
-    base_parameters: int
-
-    def __str__(self) -> str:
-        share = self.parameters / max(1, self.base_parameters)
-        mib = self.nbytes / 2**20
-        return (
-            f"adapter {self.name!r}: {len(self.layers)} layers, {self.parameters:,} parameters learn, "
-            f"{share:.2%} of the base's {self.base_parameters:,}; "
-            f"{mib:.2f} MiB, as much for gradients, {2 * mib:.2f} MiB for Adam"
-        )
 
 
 def attach(model: nn.Module, config: Config, name: str = "default") -> Report:
@@ -74,45 +50,6 @@ def attach(model: nn.Module, config: Config, name: str = "default") -> Report:
     return report(model, name, base_parameters)
 
 
-def report(model: nn.Module, name: str, base_parameters: int | None = None) -> Report:
-    """The numbers of an adapter: trained parameters and the bytes they take."""
-    learned = {id(p): p for module in modules_of(model, name) for p in module.parameters() if p.requires_grad}.values()
-    base = sum(p.numel() for p in base_of(model).values()) if base_parameters is None else base_parameters
-    adapted = tuple(path for path, layer in layers_of(model).items() if name in layer.adapters)
-    return Report(name, adapted, sum(p.numel() for p in learned), sum(p.nbytes for p in learned), base)
-
-
-def holders(model: nn.Module) -> dict[str, Holder]:
-    """Path in the original model -> what stands there now."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, Holder)}
-
-
-def layers_of(model: nn.Module) -> dict[str, Layer]:
-    """The holders whose adapters are an A and a B."""
-    return {path: holder for path, holder in holders(model).items() if isinstance(holder, Layer)}
-
-
-def adapters(model: nn.Module) -> tuple[str, ...]:
-    """The names of all adapters of a model, in the order they came."""
-    return tuple(dict.fromkeys(name for holder in holders(model).values() for name in holder.adapters))
-
-
-def config_of(model: nn.Module, name: str) -> Config:
-    """The config of an attached adapter."""
-    check_known(model, name)
-    for layer in layers_of(model).values():
-        if name in layer.adapters:
-            return layer.adapters[name].config
-    return Config(targets=(), modules_to_save=tuple(holders(model)))
-
-
-def check_known(model: nn.Module, *names: str):
-    known = adapters(model)
-    for name in names:
-        if name not in known:
-            raise Error(f"lora: no adapter {name!r} is attached: {nearest(name, known)}")
-
-
 def check_name(model: nn.Module, name: str):
     if not name or "." in name or not isinstance(name, str):
         raise Error(f"lora: {name!r} cannot name an adapter: give a word without dots")
@@ -122,21 +59,10 @@ def check_name(model: nn.Module, name: str):
         raise Error("lora: adapters are merged: call lora.unmerge(model) before attaching another")
 
 
-# --- putting adapters in and out --------------------------------------------------------------------------------
-
-
 def freeze(model: nn.Module):
     """No parameter of the base learns; adapters stay as they are."""
     for parameter in base_of(model).values():
         parameter.requires_grad_(False)
-
-
-def base_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are not an adapter's, by their names in the model as it is now."""
-    learned = set()
-    for holder in holders(model).values():
-        learned |= {id(p) for p in holder.adapters.parameters()} - {id(p) for p in holder.base.parameters()}
-    return {name: p for name, p in model.named_parameters() if id(p) not in learned}
 
 
 def add(model: nn.Module, path: str, name: str, adapter: nn.Module):
@@ -194,78 +120,3 @@ def detach(model: nn.Module, name: str | None = None):
         holder.active = tuple(active for active in holder.active if active in holder.adapters)
         if not holder.adapters:
             replace(model, path, holder.base)
-
-
-# --- which adapter is in use ------------------------------------------------------------------------------------
-
-
-def use(model: nn.Module, *names: str):
-    """From now on these adapters work, their updates added; none if none is named. Says nothing of who learns."""
-    check_known(model, *names)
-    _refuse_merged(model, "changing which adapters work")
-    if len(names) > 1:
-        for name in names:
-            if config_of(model, name).dora or _replaces(model, name):
-                raise Error(f"lora: {name!r} has dora, a bias or saved modules, which do not add up: use it alone")
-    for holder in holders(model).values():
-        holder.active = tuple(name for name in names if name in holder.adapters)
-
-
-def _replaces(model: nn.Module, name: str) -> bool:
-    """Whether an adapter puts whole tensors in the place of the base's."""
-    for holder in holders(model).values():
-        if name in holder.adapters and (isinstance(holder, Saved) or holder.adapters[name].bias is not None):
-            return True
-    return False
-
-
-def _refuse_merged(model: nn.Module, what: str):
-    if any(layer.merged for layer in layers_of(model).values()):
-        raise Error(f"lora: adapters are merged: call lora.unmerge(model) before {what}")
-
-
-@contextmanager
-def disabled(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is its base, merged or not; outside, everything is as before, and as trainable."""
-    found = list(holders(model).values())
-    before = [holder.enabled for holder in found]
-    for holder in found:
-        holder.enable(False)
-    try:
-        yield
-    finally:
-        for holder, enabled in zip(found, before, strict=True):
-            holder.enable(enabled)
-
-
-@contextmanager
-def rows(model: nn.Module, names: list[str | None]) -> Iterator[None]:
-    """Inside, row b of every batch uses the adapter names[b] alone, or the base where it is None."""
-    given = tuple(names)
-    check_known(model, *(name for name in given if name is not None))
-    _refuse_merged(model, "giving each row its own")
-    for name in {name for name in given if name is not None}:
-        if config_of(model, name).dora or _replaces(model, name):
-            raise Error(f"lora.rows: {name!r} has dora, a bias or saved modules, which rows cannot have each their own")
-    found = list(layers_of(model).values())
-    before = [layer.rows for layer in found]
-    for layer in found:
-        layer.rows = given
-    try:
-        yield
-    finally:
-        for layer, was in zip(found, before, strict=True):
-            layer.rows = was
-
-
-def modules_of(model: nn.Module, name: str) -> list[nn.Module]:
-    """The A and B of each layer, and the modules learned whole, of one adapter."""
-    return [holder.adapters[name] for holder in holders(model).values() if name in holder.adapters]
-
-
-def parameters(model: nn.Module, name: str | None = None) -> list[nn.Parameter]:
-    """The parameters of one adapter, or of all: for an optimizer."""
-    names = adapters(model) if name is None else (name,)
-    check_known(model, *names)
-    found = {id(p): p for each in names for module in modules_of(model, each) for p in module.parameters()}
-    return [p for p in found.values() if p.requires_grad]

@@ -1,8 +1,7 @@
 """A model's adapter to disk and back.
 
-PEFT names layers as the checkpoint names its tensors, and so do we: a model whose own names differ tells them with a
-method `checkpoint_layout()`, a list of (name in the checkpoint, ours, transposed), `ours` being the parameters that
-are joined there. Three projections q, k, v that are one c_attn on disk thus become one adapter of blocks:
+Layers have the names of the checkpoint's tensors (see layout.py). Three projections q, k, v that are one c_attn on disk
+thus become one adapter of blocks:
 
     A' = [A_q; A_v]  (2r, I)      B' = [B_q 0; 0 0; 0 B_v]  (3d, 2r)      alpha' = 2 alpha,  so that alpha'/r' = alpha/r
 
@@ -12,52 +11,20 @@ and the zeros of B' tell on the way back who adapted what. The product B' A' is 
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lora import files
-from lora.attaching import Report, adapters, config_of, holders, layers_of, report
 from lora.config import Config, named
 from lora.errors import Error
 from lora.exact import Update
+from lora.inventory import Report, adapters, config_of, holders, layers_of, report
 from lora.layers import EmbeddingLayer, Layer
+from lora.layout import Entry, Layout
 from lora.saved import Saved
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One tensor of the checkpoint: its name, the parameters joined in it, and whether it is stored (I, O)."""
-
-    name: str
-    ours: tuple[str, ...]
-    transposed: bool = False
-
-
-class Layout:
-    """Names in the model to names in the checkpoint; the same names, for a model that says nothing."""
-
-    def __init__(self, model: nn.Module):
-        told = getattr(model, "checkpoint_layout", None)
-        entries = [Entry(entry.name, tuple(entry.ours), entry.transposed) for entry in told()] if told else []
-        self.differs = bool(told)
-        self.entries = {entry.name: entry for entry in entries}
-        self.of = {ours: entry for entry in entries for ours in entry.ours}
-
-    def entry(self, parameter: str) -> Entry:
-        """Where a parameter lies on disk."""
-        if not self.differs:
-            return Entry(parameter, (parameter,))
-        if parameter not in self.of:
-            raise Error(f"lora: {parameter} is not in the model's checkpoint_layout(): its adapter cannot be saved")
-        return self.of[parameter]
-
-    def at(self, tensor: str) -> Entry | None:
-        """What lies in the tensor of that name; None if the model has no such."""
-        return self.entries.get(tensor) if self.differs else Entry(tensor, (tensor,))
-
 
 # --- to disk ----------------------------------------------------------------------------------------------------
 

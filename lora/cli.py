@@ -131,7 +131,8 @@ def _merge(options) -> int:
         mean, worst = sum(report.loss for report in reports) / len(reports), max(reports, key=lambda it: it.loss)
         print(f"merge loss |rounded - sum| / |update|: mean {mean:.2g}, worst {worst.loss:.2g} in {worst.name}")
         if worst.loss > 0.1:
-            print(f"{worst.dtype} is too coarse for part of this update: serve it unmerged, or merge into a wider base")
+            coarse = str(worst.dtype).removeprefix("torch.")
+            print(f"{coarse} is too coarse for part of this update: serve it unmerged, or merge into a wider base")
     return 0
 
 

@@ -18,7 +18,7 @@ def lengths_plain(weight: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
 def lengths(weight: Tensor, squares: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
     """The same without the sum, for rows w and b:  |w + s b A|^2 = |w|^2 + 2 s b (A w) + s^2 b (A A^T) b.
 
-    `squares` are the |w|^2, which never change.
+    `squares` are the |w|^2.
 
     >>> W, A, B = torch.randn(5, 4), torch.randn(2, 4), torch.randn(5, 2)
     >>> torch.allclose(lengths(W, W.square().sum(1), A, B, 0.5), lengths_plain(W, A, B, 0.5), atol=1e-5)

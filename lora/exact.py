@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lora.errors import Error
+
 CHUNK = 1 << 18  # elements in float64 at a time: 2 MiB, which stays in the processor's cache
 U64 = 2.0**-53  # half a unit in the last place of float64
 # Half a unit in the last place, and half of the smallest number there is (for results too small to be normal).
@@ -72,7 +74,7 @@ def round_once(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def row_blocks(shape: tuple[int, int]) -> Iterator[slice]:
     """Slices of rows that hold about CHUNK elements each."""
-    rows = max(1, CHUNK // shape[1])
+    rows = max(1, CHUNK // max(1, shape[1]))
     for start in range(0, shape[0], rows):
         yield slice(start, min(start + rows, shape[0]))
 
@@ -83,7 +85,9 @@ class Sum:
     def __init__(self, weight: Tensor, update: Update):
         self.weight, self.update = weight, update
         self.left, self.right = update.factors()
-        self.stretch = None if update.magnitude is None else self._stretch()
+        self.stretch = self.wobble = None
+        if update.magnitude is not None:
+            self.stretch, self.wobble = self._stretch()
 
     def truth(self, rows: slice) -> tuple[Tensor, Tensor]:
         """float64 (W, W') of these rows; W' is W itself, zeros and their signs, where nothing is added."""
@@ -104,18 +108,74 @@ class Sum:
 
     def doubt(self, rows: slice) -> Tensor:
         """How far `truth` may be from the sum of infinitely many digits: r products and r + 2 sums in float64."""
-        steps = self.update.A.shape[0] + 4
-        if self.stretch is not None:
-            steps += 2 * self.update.A.shape[1]  # the row's length is a sum over all its elements
-        return self.size(rows).mul_(steps * U64)
+        relative = (self.update.A.shape[0] + 4) * U64
+        if self.stretch is None:
+            return self.size(rows).mul_(relative)
+        wobble = self.wobble if self.update.transposed else self.wobble[rows, None]
+        return self.size(rows).mul_(relative * (1 + wobble)).add_(self.truth(rows)[1].abs_().mul_(wobble))
 
-    def _stretch(self) -> Tensor:
-        """magnitude / |W + scale B A|, (O,)."""
-        square = torch.zeros(self.update.magnitude.shape, dtype=torch.float64, device=self.weight.device)
+    def _stretch(self) -> tuple[Tensor, Tensor]:
+        """magnitude / |W + scale B A|, (O,), and how far off it may be, relatively: much, where a row cancels."""
+        square, size = torch.zeros(2, *self.update.magnitude.shape, dtype=torch.float64, device=self.weight.device)
         for rows in row_blocks(self.update.shape):
-            part = (self.left[rows] @ self.right).mul_(self.update.scale).add_(self.weight[rows].detach().double())
-            if self.update.transposed:
-                square += part.square().sum(0)
-            else:
-                square[rows] = part.square().sum(1)
-        return self.update.magnitude.detach().double() / square.sqrt()
+            whole = (self.left[rows] @ self.right).mul_(self.update.scale).add_(self.weight[rows].detach().double())
+            for total, part in ((square, whole), (size, self.size(rows))):
+                if self.update.transposed:
+                    total += part.square().sum(0)
+                else:
+                    total[rows] = part.square().sum(1)
+        r, n_in = self.update.A.shape
+        error = ((r + 4) * U64 * (size / square).sqrt() + (n_in + 2) * U64).clamp(max=1)  # of the length
+        return self.update.magnitude.detach().double() / square.sqrt(), error / (1 - error)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What rounding left of the update of one weight: `changed`, the share of its `elements` that differ from before,
+    and `loss` = |round(W + d) - (W + d)| / |d|, Frobenius norms: 0 all of it, 1 nothing. The dtype decides it: 16 bits
+    lose most of an update a thousand times smaller than W.
+    """
+
+    name: str
+    dtype: torch.dtype
+    elements: int
+    changed: float
+    loss: float
+
+
+class Rounding:
+    """Each block of W + update as the nearest numbers of W's dtype; when all are made, the `report` of them.
+
+    Raises `Error`, with the name, where a number is not finite or would not be.
+    """
+
+    def __init__(self, name: str, weight: Tensor, update: Update):
+        self.name, self.weight, self.sum = name, weight, Sum(weight, update)
+        self.elements = self.changed = 0
+        self.lost = self.added = 0.0
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        dtype = self.weight.dtype
+        for rows in row_blocks(self.weight.shape):
+            before, truth = self.sum.truth(rows)
+            rounded = round_once(truth, dtype)
+            wide = rounded.double()
+            if not wide.isfinite().all():
+                raise Error(f"{self.name}: not merged: {_why_not_finite(before, truth, dtype)}")
+            # Where nothing is added W stays: -0 + 0 would be +0.
+            yield rows, torch.where(truth == before, self.weight[rows].detach(), rounded)
+            self.elements += wide.numel()
+            self.changed += int((wide != before).sum())
+            self.lost += float(wide.sub_(truth).square_().sum())
+            self.added += float(truth.sub_(before).square_().sum())
+
+    @property
+    def report(self) -> Merged:
+        loss = (self.lost / self.added) ** 0.5 if self.added else 0.0
+        return Merged(self.name, self.weight.dtype, self.elements, self.changed / max(1, self.elements), loss)
+
+
+def _why_not_finite(before: Tensor, truth: Tensor, dtype: torch.dtype) -> str:
+    if truth.isfinite().all():
+        return f"the sum is too large for {dtype}"
+    return f"the {'adapter' if before.isfinite().all() else 'base'} holds NaN or infinity"

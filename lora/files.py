@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from lora import peft_config
-from lora.config import Config, named
-from lora.errors import Error
+from lora.config import Config, ends_path, named
+from lora.errors import Error, nearest
 from lora.exact import Update
 from lora.storage import open_tensors, write_directory
 
@@ -167,6 +167,11 @@ def _check_targets(config: Config, updates, replaced, file: Path):
         for target in config.targets:
             if not any(named((target,), path) for path in updates):
                 raise Error(f"{file}: target_modules names {target!r}, but no tensor belongs to it: incomplete")
+    for pattern in (*config.rank_pattern, *config.alpha_pattern):
+        if not any(ends_path(pattern, path) for path in updates):
+            raise Error(
+                f"{file}: a pattern names {pattern!r}, but no tensor belongs to it: {nearest(pattern, updates)}"
+            )
     for path in updates:
         mirrored = config.tied == "tie" and any(u.A.shape == updates[path].B.T.shape for u in updates.values())
         if not config.wants(path) and not mirrored:  # PEFT names only the embedding of a tied pair

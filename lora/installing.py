@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from lora.adapter import Adapter, TiedAdapter
-from lora.attaching import add, check_known, check_name, freeze, hold_whole, holders, modules_of, use
-from lora.bridge import Layout
+from lora.attaching import add, check_name, freeze, hold_whole
 from lora.errors import Error, nearest
 from lora.exact import Update
 from lora.files import Stored
+from lora.inventory import check_known, holders, modules_of
 from lora.layers import EmbeddingLayer
+from lora.layout import Layout
+from lora.switching import use
 from lora.targets import base_module, kind_of, sizes_of
 
 
@@ -94,7 +96,7 @@ def _copy(model: nn.Module, found: Plan, name: str):
     """The numbers, into parameters that have their shapes."""
     held = holders(model)
     for path, piece in found.pieces.items():
-        adapter = held[path].adapters[name]
+        adapter, held[path].kept = held[path].adapters[name], None
         adapter.A.copy_(piece.A)
         adapter.B.copy_(piece.B)
         if piece.magnitude is not None:

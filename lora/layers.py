@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora import dora
-from lora.adapter import joined, owners, state, watch
+from lora.adapter import joined, owners
 from lora.errors import Error
 from lora.exact import Update
 from lora.product import fast
@@ -16,25 +16,21 @@ from lora.saved import Holder
 
 
 class Kept:
-    """A, B and mask of the adapters at work, for as long as nothing changes: joining them anew for each token
-    would cost more than using them."""
+    """A, B and mask of the adapters at work, while `lora.serving` promises that they stay as they are: joining them
+    anew for each token would cost more than using them.
 
-    def __init__(self, layer: "Layer", used: list[nn.Module], A: Tensor, B: Tensor, mask: Tensor | None):
+    Only a promise makes it safe. A tensor's version counter does not see what a fused optimizer or `.data` writes.
+    """
+
+    def __init__(self, layer: "Layer", A: Tensor, B: Tensor, mask: Tensor | None):
         # Transposed in memory, as the products read them.
         self.factors = A.detach().T.contiguous().T, B.detach().T.contiguous().T, mask
-        self.names, self.rows, self.inference = layer.active, layer.rows, torch.is_inference_mode_enabled()
-        self.watched = [watch(adapter) for adapter in used]
-        self.alive = [tensor for parameters, _ in self.watched for tensor in parameters.values()]  # so ids stay theirs
-        self.state = [state(*each) for each in self.watched]
+        self.active, self.rows, self.inference = layer.active, layer.rows, torch.is_inference_mode_enabled()
 
-    def holds_for(self, layer: "Layer") -> bool:
-        if torch.is_grad_enabled() or layer.training or layer.merged or not layer.enabled:
+    def serves(self, layer: "Layer") -> bool:
+        if layer.active is not self.active or layer.rows is not self.rows or layer.merged or not layer.enabled:
             return False
-        if layer.active is not self.names or layer.rows != self.rows:
-            return False
-        return self.inference == torch.is_inference_mode_enabled() and self.state == [
-            state(*each) for each in self.watched
-        ]
+        return self.inference == torch.is_inference_mode_enabled() and layer.frozen()
 
 
 class _LearnsNothing(torch.autograd.Function):
@@ -55,6 +51,7 @@ class Layer(Holder):
     merged    names; the base's weight holds them already, forward is the base alone
     original  the base's weight and bias of before, while merged: in a tuple, so that they are no parameters here
     rows      one name, or None, for each row of the batch
+    serving   what is `kept` of them between calls is right
     """
 
     transposed = False  # the weight is stored (I, O)
@@ -64,7 +61,7 @@ class Layer(Holder):
         self.merged: tuple[str, ...] = ()
         self.original: tuple[nn.Parameter | None, ...] = ()
         self.rows: tuple[str | None, ...] | None = None
-        self._kept = self._squares = None
+        self.serving, self.kept = False, None
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -78,16 +75,15 @@ class Layer(Holder):
         return Update(*adapter.factors(), adapter.scale, self.transposed, adapter.magnitude)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = self._kept
-        if kept is not None and kept.holds_for(self):
+        if self.kept is not None and self.kept.serves(self):
             shape, x = self._flat(x)
-            return self._add_joined(self._base(x), x, shape, *kept.factors).view(*shape, -1)
+            return self._add_joined(self._base(x), x, shape, *self.kept.factors).view(*shape, -1)
         if self.merged:
             return self._merged_forward(x)
         if not self.enabled or not (self.active or self.rows):
             return self.base(x)
         shape, x = self._flat(x)
-        if self.rows is None and (torch.is_grad_enabled() or self.training or self._special()):
+        if self.rows is None and (not self.frozen() or self._special()):
             return self._one_by_one(x).view(*shape, -1)
         return self._joined(x, shape).view(*shape, -1)
 
@@ -112,9 +108,9 @@ class Layer(Holder):
         A, B = joined(used)
         ranks = [len(adapter.factors()[0]) for adapter in used]
         mask = None if self.rows is None else owners(self.rows, names, ranks, A)
-        if not (self.training or torch.is_grad_enabled()):
-            self._kept = Kept(self, used, A, B, mask)
-            A, B, mask = self._kept.factors  # at once, so that the next call has the same bits
+        if self.serving and self.frozen():
+            self.kept = Kept(self, A, B, mask)
+            A, B, mask = self.kept.factors  # at once, so that the next call has the same bits
         return self._add_joined(h, x, shape, A, B, mask)
 
     def _add_joined(self, h: Tensor, x: Tensor, shape: torch.Size, A: Tensor, B: Tensor, mask: Tensor | None) -> Tensor:
@@ -125,6 +121,10 @@ class Layer(Holder):
         each = len(h) // len(mask)
         mask = mask.repeat_interleave(each, dim=0) if each > 1 else mask
         return self._add(h, self._drop_rows(x, each), A, B, mask)
+
+    def frozen(self) -> bool:
+        """Whether this call is not one of training."""
+        return not (self.training or torch.is_grad_enabled())
 
     def _special(self) -> bool:
         """Whether an active adapter has more than A and B."""
@@ -158,10 +158,8 @@ class Layer(Holder):
 
     def squares(self) -> Tensor:
         """|w|^2 of each row of W (O, I), in float32 at least."""
-        if self._squares is None:
-            wide = self.base.weight.detach().to(torch.promote_types(self.base.weight.dtype, torch.float32))
-            self._squares = wide.square().sum(0 if self.transposed else 1)
-        return self._squares
+        wide = self.base.weight.detach().to(torch.promote_types(self.base.weight.dtype, torch.float32))
+        return wide.square().sum(0 if self.transposed else 1)
 
     def _drop(self, x: Tensor, p: float) -> Tensor:
         return F.dropout(x, p) if self.training and p else x
@@ -197,7 +195,7 @@ class Layer(Holder):
         for parameter in self.original:
             if parameter is not None:
                 parameter.data = fn(parameter.data)
-        self._kept = self._squares = None
+        self.kept = None
         return self
 
 

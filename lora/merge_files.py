@@ -8,34 +8,18 @@ same matrix is written out, and config.json says so.
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lora import files
 from lora.checkpoint import CODES, INDEX, SINGLE, Checkpoint, Rows, spans, write_tensors
 from lora.errors import Error
-from lora.exact import Sum, round_once, row_blocks
+from lora.exact import Merged, Rounding, round_once
 from lora.recipe import Recipe, recipes, unties
 from lora.storage import new_directory
 
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}  # not to be copied
-
-
-@dataclass
-class Merged:
-    """What became of one adapted tensor: the share of its `elements` that `changed`, and the merge loss.
-
-    loss = |round(W + D) - W - D| / |D|, Frobenius norms: 0 if all of the update D survived rounding, 1 if nothing.
-    """
-
-    name: str
-    dtype: str
-    elements: int
-    changed: float = 0.0
-    loss: float = 0.0
 
 
 class _Merge:
@@ -79,24 +63,10 @@ class _Merge:
         return value
 
     def _merged(self, name: str, recipe: Recipe) -> Iterator[Tensor]:
-        weight = Rows(self.base, recipe.source)
-        total, report = Sum(weight, recipe.update), Merged(name, *self.layout(name)[:1], 0)
-        changed = lost = added = 0.0
-        for rows in row_blocks(weight.shape):
-            before, truth = total.truth(rows)
-            rounded = round_once(truth, weight.dtype)
-            wide = rounded.double()
-            if not rounded.isfinite().all():
-                reason = "the base holds NaN or infinity" if not before.isfinite().all() else "the sum is too large for"
-                raise Error(f"{name}: not merged: {reason} {weight.dtype}")
-            changed += (wide != before).sum().item()
-            lost += (wide - truth).square_().sum().item()
-            added += (truth - before).square_().sum().item()
-            report.elements += rounded.numel()
-            yield torch.where(truth == before, weight[rows], rounded)  # W + 0 is W, -0 too
-        report.changed = changed / max(1, report.elements)
-        report.loss = (lost / added) ** 0.5 if added else 0.0
-        self.reports.append(report)
+        rounding = Rounding(name, Rows(self.base, recipe.source), recipe.update)
+        for _, block in rounding.blocks():
+            yield block
+        self.reports.append(rounding.report)
 
 
 def merge_checkpoint(

@@ -7,31 +7,17 @@ rounded off, one weight in eight, and again with every cycle.
 Nothing is changed before everything is computed and found finite. `.train()` and `.eval()` have no part in it.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from lora.adapter import TiedAdapter
-from lora.attaching import adapters, holders, layers_of, replace, use
+from lora.attaching import replace
 from lora.errors import Error
-from lora.exact import Sum, Update, round_once, row_blocks
+from lora.exact import Merged, Rounding, Update
+from lora.inventory import adapters, holders, layers_of
 from lora.layers import Layer
 from lora.saved import Saved
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What rounding left of one update: `changed`, the share of the weights that differ from before, and
-    `loss` = |round(W + d) - (W + d)| / |d|, Frobenius norms: 0 all of it, 1 nothing. The dtype decides it: 16 bits
-    lose most of an update a thousand times smaller than W.
-    """
-
-    path: str
-    dtype: torch.dtype
-    elements: int
-    changed: float
-    loss: float
+from lora.switching import use
 
 
 def merge(model: nn.Module, *names: str) -> list[Merged]:
@@ -100,43 +86,25 @@ def bake(model: nn.Module, *names: str) -> list[Merged]:
     return reports
 
 
-def merged_weight(weight: Tensor, update: Update, name: str) -> tuple[Tensor, float, float]:
-    """The correctly rounded W + update, the share of elements it changed, and the loss: see `Merged`.
-
-    Raises `Error`, with the name, where the weight does not fit the update, or a number is not finite or would not be.
-    """
+def merged_weight(weight: Tensor, update: Update, name: str) -> tuple[Tensor, Merged]:
+    """The correctly rounded W + update; `Error`, with the name, where that does not exist."""
     if weight.shape != update.shape:
         raise Error(f"{name}: the weight is {tuple(weight.shape)}, its adapter is for {update.shape}: not of this base")
     if not weight.is_floating_point() or weight.element_size() < 2:
         raise Error(f"{name}: the weight holds {weight.dtype}; merging needs floating point of at least 16 bits")
     result = torch.empty_like(weight, requires_grad=False)
-    total = Sum(weight, update)
-    changed, lost, added = 0, 0.0, 0.0
-    for rows in row_blocks(weight.shape):
-        before, truth = total.truth(rows)
-        rounded = round_once(truth, weight.dtype)
-        same = truth == before  # also 0 == -0, which adding has made +0
-        result[rows] = torch.where(same, weight[rows].detach(), rounded)
-        wide = rounded.double()
-        changed += int((wide != before).sum())
-        lost += float((wide - truth).square().sum())
-        added += float(truth.sub_(before).square().sum())
-    if not lost + added < float("inf"):
-        reason = "the weight or its adapter holds NaN or infinity, or the sum is too large for"
-        raise Error(f"{name}: not merged: {reason} {weight.dtype}")
-    return result, changed / max(1, weight.numel()), (lost / added) ** 0.5 if added else 0.0
+    rounding = Rounding(name, weight, update)
+    for rows, block in rounding.blocks():
+        result[rows] = block
+    return result, rounding.report
 
 
 def _merge_layer(path: str, layer: Layer) -> tuple[nn.Parameter, Merged]:
     weight = layer.base.weight
-    home = weight.device
-    if home.type == "mps":  # has no float64
-        layer_weight = weight.detach().cpu()
-    else:
-        layer_weight = weight.detach()
-    update = _sum([layer.update(name) for name in layer.active], layer_weight.device)
-    result, changed, loss = merged_weight(layer_weight, update, path)
-    return nn.Parameter(result.to(home), requires_grad=False), Merged(path, weight.dtype, weight.numel(), changed, loss)
+    home = "cpu" if weight.device.type == "mps" else weight.device  # mps has no float64
+    update = _sum([layer.update(name) for name in layer.active], home)
+    result, report = merged_weight(weight.detach().to(home), update, path)
+    return nn.Parameter(result.to(weight.device), requires_grad=False), report
 
 
 def _sum(updates: list[Update], device) -> Update:

@@ -360,23 +360,70 @@ def test_slices_must_add_up():
     assert not B[6:8].any() and not B[:6, 4:].any() and not B[8:, :4].any() and B[:6, :4].all() and B[8:, 4:].all()
 
 
+def step_fused(adapter):
+    adapter.B.grad = torch.ones_like(adapter.B)
+    torch.optim.AdamW([adapter.B], lr=0.1, fused=True).step()  # counts no version
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda adapter: adapter.B.mul_(2),
+        lambda adapter: adapter.B.data.mul_(2),
+        step_fused,
         lambda adapter: setattr(adapter, "B", nn.Parameter(adapter.B * 2)),
         lambda adapter: setattr(adapter.B, "data", adapter.B.data * 2),
         lambda adapter: setattr(adapter, "scale", adapter.scale * 2),
     ],
-    ids=["in place", "another parameter", "other data", "the scale"],
+    ids=["in place", "in place, unseen", "fused step", "another parameter", "other data", "the scale"],
 )
-def test_what_is_kept_between_calls_notices_every_change(change):
+@pytest.mark.parametrize("served_before", [False, True])
+def test_every_change_shows_at_once(change, served_before):
+    """Evaluation between two steps of training must not see the adapter of before."""
     model = random_(attached(mlp())).eval()
     x = torch.randn(2, 6)
     with torch.no_grad():
+        if served_before:
+            with lora.serving(model):
+                model(x)
         first = model(x)
         assert torch.equal(model(x), first)
         change(model[2].adapters["default"])
         now = model(x)
     torch.testing.assert_close(now, model(x))
     assert not torch.allclose(now, first)
+
+
+def test_serving_follows_which_adapter_works_and_what_is_loaded(tmp_path):
+    model = random_(attached(attached(mlp(), "a"), "b")).eval()
+    x = torch.randn(3, 6)
+    lora.save(model, tmp_path, name="b")
+
+    def answers():
+        found = []
+        for names in (["a"], ["b"], ["a", "b"], []):
+            lora.use(model, *names)
+            found += [model(x), model(x)]
+        with lora.rows(model, ["a", None, "b"]):
+            found += [model(x), model(x)]
+        with lora.rows(model, ["b", "a", None]):
+            found += [model(x), model(x)]
+        lora.use(model, "a")
+        with lora.disabled(model):
+            found.append(model(x))
+        return found
+
+    with torch.no_grad():
+        expected = answers()
+        with lora.serving(model):
+            for ours, theirs in zip(answers(), expected, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+            lora.use(model, "a")
+            model(x)
+            lora.refill(model, tmp_path, name="a")
+            refilled = model(x)
+        lora.use(model, "b")
+        torch.testing.assert_close(refilled, model(x), rtol=1e-6, atol=1e-6)
+    with lora.serving(model):
+        model(x).sum().backward()  # training inside is slow, not wrong
+        assert model[2].adapters["b"].B.grad.abs().sum() > 0

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from fractions import Fraction
+from math import isqrt
 
 import numpy as np
 import pytest
@@ -88,21 +90,23 @@ class TestMergedWeight:
         W, A, B = triple(base, adapter, out=700, into=500)
         truth = W.double().numpy() + 2.0 * (B.double().numpy() @ A.double().numpy())
         update = Update(A, B, 2.0, transposed)
-        found, changed, loss = merged_weight(W.T.contiguous() if transposed else W, update, "w")
+        found, report = merged_weight(W.T.contiguous() if transposed else W, update, "w")
         found = found.T if transposed else found
         assert found.dtype == base
         assert torch.equal(found, nearest(truth, base))
-        assert changed == pytest.approx(float((found != W).float().mean()))
+        assert report.changed == pytest.approx(float((found != W).float().mean()))
         delta = torch.from_numpy(truth) - W.double()
-        assert loss == pytest.approx(float((found.double() - torch.from_numpy(truth)).norm() / delta.norm()), rel=1e-6)
+        assert report.loss == pytest.approx(
+            float((found.double() - torch.from_numpy(truth)).norm() / delta.norm()), rel=1e-6
+        )
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_a_zero_update_changes_no_bit_not_even_a_sign(self, dtype):
         W, A, B = triple(dtype, torch.float32)
         W[0, :4] = torch.tensor([0.0, -0.0, 1.0, -1.0])
         B.zero_()
-        found, changed, loss = merged_weight(W, Update(A, B, 2.0), "w")
-        assert torch.equal(bits(found), bits(W)) and (changed, loss) == (0, 0)
+        found, report = merged_weight(W, Update(A, B, 2.0), "w")
+        assert torch.equal(bits(found), bits(W)) and (report.changed, report.loss) == (0, 0)
 
     @settings(max_examples=60, deadline=None)
     @given(
@@ -127,10 +131,27 @@ class TestMergedWeight:
         whole = W.double() + 2 * B.double() @ A.double()
         truth = whole * (magnitude.double() / whole.norm(dim=1))[:, None]
         for transposed in (False, True):
-            found = merged_weight(W.T.contiguous() if transposed else W, Update(A, B, 2.0, transposed, magnitude), "w")[
-                0
-            ]
+            weight = W.T.contiguous() if transposed else W
+            found, _ = merged_weight(weight, Update(A, B, 2.0, transposed, magnitude), "w")
             assert torch.equal(found.T if transposed else found, truth.float())
+
+    def test_the_doubt_covers_rows_whose_sum_cancels(self):
+        """W + B A of almost nothing: its length, and so all of the row, has few right digits. Truth by fractions."""
+        W = torch.tensor([[1.0, 1.0, 2.0]], dtype=torch.float64)
+        A, B = torch.tensor([[1 / 3, 1 / 3, 2 / 3]], dtype=torch.float64), torch.tensor([[3.0]], dtype=torch.float64)
+        scale, magnitude = -1 + 2.0**-40, torch.tensor([1.0])
+        total = Sum(W, Update(A, B, scale, magnitude=magnitude))
+        row = [
+            Fraction(w) + Fraction(scale) * 3 * Fraction(a) for w, a in zip(W[0].tolist(), A[0].tolist(), strict=True)
+        ]
+        square = sum(part * part for part in row)
+        rows = slice(0, 1)
+        doubt, found = total.doubt(rows)[0].tolist(), total.truth(rows)[1][0].tolist()
+        for part, near, much in zip(row, found, doubt, strict=True):
+            # part / sqrt(square), to within 1e-30
+            exact = Fraction(isqrt(int(part * part / square * 10**60)), 10**30)
+            assert abs(abs(Fraction(near)) - exact) <= Fraction(much)
+        assert 1e-6 < max(doubt) < 1e-2  # sixteen digits less the twelve that cancel
 
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
     @pytest.mark.parametrize("where", ["W", "A", "B"])
@@ -328,7 +349,7 @@ def test_bake_leaves_the_old_modules_with_new_weights():
     assert [type(m) for m in model] == [nn.Linear, nn.Tanh, nn.Linear]
     assert model.state_dict().keys() == network().state_dict().keys()
     torch.testing.assert_close(model(x), before)
-    assert [report.path for report in reports] == ["0", "2"]
+    assert [report.name for report in reports] == ["0", "2"]
     assert 0.9 < reports[0].changed <= 1 and reports[0].loss < 1e-6
 
 
@@ -338,9 +359,9 @@ def test_the_report_shows_what_16_bits_lose():
     W = (torch.randn(512, 512) * 0.02).bfloat16()
     A, B = torch.randn(8, 512), torch.randn(512, 8)
     B *= 0.001 * 0.02 / (B @ A).std()
-    _, changed, loss = merged_weight(W, Update(A, B, 1.0), "w")
-    assert 1 - changed == pytest.approx(0.78, abs=0.02)
-    assert loss == pytest.approx(0.78, abs=0.03)
+    _, report = merged_weight(W, Update(A, B, 1.0), "w")
+    assert 1 - report.changed == pytest.approx(0.78, abs=0.02)
+    assert report.loss == pytest.approx(0.78, abs=0.03)
 
 
 def test_a_meta_or_integer_weight_is_refused():

@@ -122,13 +122,18 @@ def tune(base, out, *words, **options):
 
 
 def test_train_tunes_merges_verifies_and_samples(base):
-    done = tune(base, "tuned", "--steps", 6, "--lora-targets", "q_proj", "--lora-targets", "down_proj")
+    done = tune(
+        base, "tuned", "--steps", 6, "--lora-targets", "q_proj", "--lora-targets", "down_proj", "--eval-every", 2
+    )
     assert "2 layers" in done.stdout and "of them learn" in done.stdout
     tuned = base / "tuned"
     assert {f.name for f in tuned.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors", "report.html"}
     assert not (tuned / "model.safetensors").exists()
     lines = (base / "tuned" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(lines[0])["kind"] == "train"
+    records = [json.loads(line) for line in lines]
+    assert records[0]["kind"] == "train"
+    validated = [record["loss"] for record in records if record["kind"] == "eval"]
+    assert len(set(validated)) == len(validated) >= 3  # each sees the adapter as it is then
     merged = base / "merged"
     subprocess.run([sys.executable, "-m", "lora", "merge", base / "base", tuned, merged], check=True, cwd=ROOT)
     verify = [sys.executable, "-m", "lora", "verify", base / "base", tuned]

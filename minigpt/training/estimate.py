@@ -84,8 +84,10 @@ def parameter_table(model: GPT) -> dict[str, int]:
     return parts | {"all": sum(parts.values())}
 
 
-def announce(model: GPT, n_tokens_step: int, n_tokens_micro: int, steps: int, tokens: np.ndarray) -> str:
-    """The lines a run begins with."""
+def announce(
+    model: GPT, n_tokens_step: int, n_tokens_micro: int, steps: int, tokens: np.ndarray, trained: bool = False
+) -> str:
+    """The lines a run begins with; `trained` if the model is not new, so that its first loss is its own."""
     config, memory = model.config, memory_bytes(model, n_tokens_micro)
     n_parameters = sum(weight.numel() for weight in model.parameters())
     n_learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -100,11 +102,15 @@ def announce(model: GPT, n_tokens_step: int, n_tokens_micro: int, steps: int, to
         f"memory      about {sum(memory.values()) / GIB:.2f} GiB beside PyTorch itself (MiB: {parts})",
         f"data        {len(tokens):,} training tokens; {steps:,} steps of {n_tokens_step:,} "
         f"= {epochs:.1f} epochs, {(4 * n_parameters + 2 * n_learning) * spent:.1e} floating-point operations",
-        f"first loss  {first_loss(config):.2f} expected = ln {config.vocab_size} + {config.d_model} "
-        f"x {config.init_std}^2 / 2; token frequencies alone give {entropy:.2f}",
-        "healthy     falls below the frequencies within the first hundred steps or so, then slowly; validation",
-        "            follows training. Stuck at the frequencies: raise --lr. Rising or NaN: lower it. Validation",
-        "            rising while training falls: the model is learning the notes by heart. The best one is kept.",
+    ]
+    new = f"{first_loss(config):.2f} expected = ln {config.vocab_size} + {config.d_model} x {config.init_std}^2 / 2; "
+    begin = "that of the model it begins with" if trained else new + f"token frequencies alone give {entropy:.2f}"
+    falls = "falls from the first step on" if trained else "falls below the frequencies in a hundred steps or so"
+    lines += [
+        f"first loss  {begin}",
+        f"healthy     {falls}, then slowly; validation follows training.",
+        "            Stuck: raise --lr. Rising or NaN: lower it. Validation rising while training falls: the model",
+        "            is learning the notes by heart. The best one is kept.",
     ]
     if epochs > 5 and not config.resid_dropout:
         lines.append(

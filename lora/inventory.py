@@ -1,0 +1,93 @@
+"""What is attached to a model: reads, never writes.
+
+A target of an adapter has been replaced by a `Holder`, at the same path, with the old module as its `base`.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from lora.config import Config
+from lora.errors import Error, nearest
+from lora.layers import Layer
+from lora.saved import Holder
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `attach` did, in numbers; print it."""
+
+    name: str
+    layers: tuple[str, ...]
+    parameters: int
+    nbytes: int
+    base_parameters: int
+
+    def __str__(self) -> str:
+        share = self.parameters / max(1, self.base_parameters)
+        mib = self.nbytes / 2**20
+        return (
+            f"adapter {self.name!r}: {len(self.layers)} layers, {self.parameters:,} parameters learn, "
+            f"{share:.2%} of the base's {self.base_parameters:,}; "
+            f"{mib:.2f} MiB, as much for gradients, {2 * mib:.2f} MiB for Adam"
+        )
+
+
+def report(model: nn.Module, name: str, base_parameters: int | None = None) -> Report:
+    """The numbers of an adapter: trained parameters and the bytes they take."""
+    learned = {id(p): p for module in modules_of(model, name) for p in module.parameters() if p.requires_grad}.values()
+    base = sum(p.numel() for p in base_of(model).values()) if base_parameters is None else base_parameters
+    adapted = tuple(path for path, layer in layers_of(model).items() if name in layer.adapters)
+    return Report(name, adapted, sum(p.numel() for p in learned), sum(p.nbytes for p in learned), base)
+
+
+def holders(model: nn.Module) -> dict[str, Holder]:
+    """Path in the original model -> what stands there now."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, Holder)}
+
+
+def layers_of(model: nn.Module) -> dict[str, Layer]:
+    """The holders whose adapters are an A and a B."""
+    return {path: holder for path, holder in holders(model).items() if isinstance(holder, Layer)}
+
+
+def adapters(model: nn.Module) -> tuple[str, ...]:
+    """The names of all adapters of a model, in the order they came."""
+    return tuple(dict.fromkeys(name for holder in holders(model).values() for name in holder.adapters))
+
+
+def config_of(model: nn.Module, name: str) -> Config:
+    """The config of an attached adapter."""
+    check_known(model, name)
+    for layer in layers_of(model).values():
+        if name in layer.adapters:
+            return layer.adapters[name].config
+    return Config(targets=(), modules_to_save=tuple(holders(model)))
+
+
+def check_known(model: nn.Module, *names: str):
+    known = adapters(model)
+    for name in names:
+        if name not in known:
+            raise Error(f"lora: no adapter {name!r} is attached: {nearest(name, known)}")
+
+
+def base_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are not an adapter's, by their names in the model as it is now."""
+    learned = set()
+    for holder in holders(model).values():
+        learned |= {id(p) for p in holder.adapters.parameters()} - {id(p) for p in holder.base.parameters()}
+    return {name: p for name, p in model.named_parameters() if id(p) not in learned}
+
+
+def modules_of(model: nn.Module, name: str) -> list[nn.Module]:
+    """The A and B of each layer, and the modules learned whole, of one adapter."""
+    return [holder.adapters[name] for holder in holders(model).values() if name in holder.adapters]
+
+
+def parameters(model: nn.Module, name: str | None = None) -> list[nn.Parameter]:
+    """The parameters of one adapter, or of all: for an optimizer."""
+    names = adapters(model) if name is None else (name,)
+    check_known(model, *names)
+    found = {id(p): p for each in names for module in modules_of(model, each) for p in module.parameters()}
+    return [p for p in found.values() if p.requires_grad]
