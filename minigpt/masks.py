@@ -39,12 +39,17 @@ def build(
     real tokens, so padding between them does not shorten it. A padding token sees itself, whatever the rest
     says: an empty row would make the softmax 0/0, and nobody reads what it computes.
 
+    From a cache with branches, `keep` (B, T, L) says already what each query sees; the window is what remains.
+
     >>> build(4, window=2)[0, 0].int().tolist()
     [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
     """
     n_keys = past + n_queries
     if keep is None and documents is None and (window is None or window >= n_keys):
         return None
+    if keep is not None and keep.ndim == 3:
+        order = keep.cumsum(-1)  # along its own branch
+        return (keep if window is None else keep & banded(order[:, :, -1:], order, window))[:, None]
     slots = torch.arange(n_keys, device=device)
     i, j = slots[past:, None], slots[None, :]
     mask = causal(i, j)[None]

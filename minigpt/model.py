@@ -190,11 +190,16 @@ class GPT(nn.Module):
         x = self._embed(tokens, embeds)
         batch, time = x.shape[:2]
         past = 0 if cache is None else cache.length
-        self._check(batch, time, past, positions, keep, documents, cache)
+        self._check(batch, time, positions, keep, documents, cache)
         if cache is not None:
             keep = cache.extend_keep(keep, batch, time)
         if positions is None:
             positions = self._count_positions(time, past, keep, x.device)
+        # Padding and other branches take room in a cache, but no position.
+        if past + time > self.config.context and positions.amax() >= self.config.context:
+            already = f" after {past} in the cache" if past else ""
+            room = f"the context of {self.config.context}"
+            raise Error(f"GPT: {time} tokens{already} do not fit {room}: shorten the input")
         turn = None
         if self.config.positions == "learned":
             x = x + self.position_embedding(positions)
@@ -222,12 +227,7 @@ class GPT(nn.Module):
             raise Error(f"GPT: tokens must be (B, T) int64, found {tuple(tokens.shape)} {tokens.dtype}")
         return self.token_embedding(tokens)
 
-    def _check(self, batch, time, past, positions, keep, documents, cache):
-        if past + time > self.config.context:
-            already = f" after {past} in the cache" if past else ""
-            raise Error(
-                f"GPT: {time} tokens{already} do not fit the context of {self.config.context}: shorten the input"
-            )
+    def _check(self, batch, time, positions, keep, documents, cache):
         for name, given in (("keep", keep), ("documents", documents)):
             if given is not None and given.shape != (batch, time):
                 raise Error(f"GPT: {name} must be ({batch}, {time}) like the tokens, found {tuple(given.shape)}")
@@ -241,6 +241,8 @@ class GPT(nn.Module):
     def _count_positions(self, time, past, keep, device) -> Tensor:
         if keep is None:
             return torch.arange(past, past + time, device=device)[None]
+        if keep.ndim == 3:
+            return keep.sum(-1) - 1  # a branch counts what it sees, itself the last
         return (keep.cumsum(-1) - 1).clamp(min=0)[:, past:]
 
     @classmethod

@@ -263,7 +263,7 @@ def test_a_wrong_input_is_an_error_that_says_what_is_right(openings, message):
 
 def test_the_context_counts_what_is_in_the_cache():
     gpt = model()
-    cache = Cache(gpt.config, batch=1)
+    cache = Cache(gpt.config, batch=1, capacity=40)
     with torch.no_grad():
         gpt(tokens(1, 20), cache=cache)
         with pytest.raises(Error, match="5 tokens after 20 in the cache do not fit the context of 24"):

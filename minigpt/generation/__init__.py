@@ -1,11 +1,19 @@
 """How a GPT writes.
 
 question                                   file             paper
-Which tokens may be drawn, how likely?     processors.py    Fan et al. 2018, Holtzman et al. 2020
+Which tokens may come, how likely?         processors.py    Fan et al. 2018, Holtzman et al. 2020
+What do the tokens before forbid?          penalties.py     Keskar et al. 2019
+Must it be one of these terms?             constraints.py
 How is one drawn, from which randomness?   sampling.py
-How are many prompts written at once?      generate.py
+What is read at each step, and shared?     reader.py
+How are many texts written at once?        generate.py
+Which texts are the most likely?           beams.py         Graves 2012; Vijayakumar et al. 2018
+How does a search look?                    tree.py
+When does the text end?                    stops.py
+How likely is this text?                   scoring.py
 """
 
+from minigpt.generation.beams import Beam, beam_search
 from minigpt.generation.generate import generate, stream
 
-__all__ = ["generate", "stream"]
+__all__ = ["Beam", "beam_search", "generate", "stream"]

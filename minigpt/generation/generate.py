@@ -1,23 +1,21 @@
-"""A model and prompts in, new tokens out: greedy or sampled, one prompt or many of unequal length.
+"""A model and prompts in, new tokens out: greedy or sampled, many prompts of unequal length, many texts of a prompt.
 
-Shapes: B rows still being written, T tokens read in a step, V vocabulary.
+Shapes: N rows still being written, V vocabulary.
 
-    while rows are unfinished:   read what is new -> logits of the last place -> choose a token a row
+    while rows are unfinished:   logits after the last token of each row -> choose a token a row -> read it
 
 Prompts of unequal length stand flush right; padding to their left is masked and takes no position, so a row is
-written as if it were alone. A finished row leaves the batch.
+written as if it were alone. Rows that begin with the same prompt share its cache. A finished row leaves the batch.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index
 
-import torch
 from torch import Generator, Tensor
 
-from minigpt.cache import Cache
 from minigpt.errors import Error
+from minigpt.generation.reader import PlainReader, Reader, row_aware
 from minigpt.generation.sampling import Sampler, row_generator
 from minigpt.model import GPT
 
@@ -32,29 +30,35 @@ def generate(
     seed: int = 0,
     eos: int | Collection[int] | None = None,
     use_cache: bool = True,
+    overflow: str = "stop",
+    **sampling,
 ) -> list[list[int]]:
     """The new tokens of each prompt; the last one is an `eos` where the row ended with one.
 
     A row ends at an `eos` (one id or several), after `max_new_tokens`, or when the context is full: a token is
-    written as long as all before it fit the context, so len(prompt) + len(new) <= context + 1.
+    written as long as all before it fit the context, so len(prompt) + len(new) <= context + 1. With
+    overflow="slide" it goes on: whenever the context is full, the oldest half of it is forgotten (see `visible`).
 
     temperature=0 is greedy. Otherwise row i draws from its own stream, made from (seed, i): it depends on its prompt,
     seed and place in the list alone, not on its neighbours, the cache or the global random state. Same PyTorch, same
     kind of CPU: same tokens, up to the rounding of logits, which differ by about 1e-6 with the shape of a batch.
+    `sampling` are further fields of `Sampler`: min_p, repetition_penalty, banned, ...
 
     The model may be in training mode: dropout is off meanwhile, and back on afterwards. `use_cache=False` reads
-    everything again at each step, slowly; same tokens. Raises `Error` for an empty prompt, one longer than the
-    context, ids outside the vocabulary and values out of range.
+    everything again at each step, slowly; same tokens. n texts of one prompt are `[prompt] * n`: it is read once.
+    Raises `Error` for an empty prompt, one longer than the context, ids outside the vocabulary and values out of range.
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
     >>> [len(new) for new in generate(model, [[1, 2, 3], [4]], max_new_tokens=5)]
     [5, 5]
     """
-    sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
-    rows = [_row(model, prompt, place, max_new_tokens, seed) for place, prompt in enumerate(prompts)]
+    ends = end_tokens(model, eos)
+    sampler = _sampler(temperature, top_k, top_p, ends, max_new_tokens, sampling)
+    slide = _slides(overflow)
+    rows = [_row(model, prompt, place, max_new_tokens, seed, slide) for place, prompt in enumerate(prompts)]
     written = [[] for _ in rows]
-    for new in _decode(model, rows, sampler, _ends(model, eos), use_cache):
+    for new in _decode(model, rows, sampler, ends, use_cache):
         for place, token in new:
             written[place].append(token)
     return written
@@ -70,6 +74,8 @@ def stream(
     seed: int = 0,
     eos: int | Collection[int] | None = None,
     row: int = 0,
+    overflow: str = "stop",
+    **sampling,
 ) -> Iterator[int]:
     """The new tokens of one prompt as they are made: those of `generate` with this prompt at place `row`.
 
@@ -80,97 +86,136 @@ def stream(
     >>> list(stream(model, [1, 2], 3, seed=7)) == generate(model, [[1, 2]], 3, seed=7)[0]
     True
     """
-    sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
-    steps = _decode(model, [_row(model, prompt, row, max_new_tokens, seed)], sampler, _ends(model, eos))
-    return (token for ((_, token),) in steps)
+    ends = end_tokens(model, eos)
+    sampler = _sampler(temperature, top_k, top_p, ends, max_new_tokens, sampling)
+    rows = [_row(model, prompt, row, max_new_tokens, seed, _slides(overflow))]
+    return (token for ((_, token),) in _decode(model, rows, sampler, ends))
+
+
+def visible(tokens: list[int], context: int) -> list[int]:
+    """What of a text longer than the context is read: all but the oldest half contexts that had to be forgotten.
+
+    A matter of the text's length alone, so it is the same with a cache and without.
+
+    >>> [visible(list(range(n)), 4) for n in (4, 5, 6, 7)]
+    [[0, 1, 2, 3], [2, 3, 4], [2, 3, 4, 5], [4, 5, 6]]
+    """
+    half = max(1, context // 2)
+    return tokens[half * -(-max(0, len(tokens) - context) // half) :]
 
 
 @dataclass(slots=True)
-class _Row:
+class Row:
+    """A text being written."""
+
     place: int  # in the user's list
     tokens: list[int]  # the prompt and what was written
+    prompt: int  # how many of them are the prompt
     limit: int  # how many tokens it may become
-    generator: Generator
+    generator: Generator | None = None
 
 
 def _decode(
-    model: GPT, rows: list[_Row], sampler: Sampler, ends: frozenset[int], use_cache: bool = True
+    model: GPT, rows: list[Row], sampler: Sampler, ends: frozenset[int], use_cache: bool = True
 ) -> Iterator[list[tuple[int, int]]]:
     """A step at a time: (place, new token) of every unfinished row."""
-    cache = None
+    batch = None
     while rows:
-        # Padding takes slots. When they run out before the short rows are done, those start over with less of it:
-        # a row without padding is done by then, so each round has fewer rows.
-        if cache is None or cache.length == cache.capacity:
-            tokens, keep = _flush_right([row.tokens for row in rows])
-            cache = _cache_for(model, rows) if use_cache else None
-        else:
-            tokens, keep = torch.tensor([row.tokens[-1:] for row in rows]), None
-        logits = _last_logits(model, tokens, keep, cache, [row.place for row in rows])
-        new = sampler.choose(logits, [row.generator for row in rows]).tolist()
+        if batch is None or batch.slid(rows):
+            batch = _Batch(model, rows, use_cache)
+        logits = batch.logits(rows)
+        new = sampler.choose(logits, [row.generator for row in rows], rows).tolist()
         for row, token in zip(rows, new, strict=True):
             row.tokens.append(token)
         yield [(row.place, row.tokens[-1]) for row in rows]
-        going = [i for i, row in enumerate(rows) if row.tokens[-1] not in ends and len(row.tokens) < row.limit]
-        if cache is not None and 0 < len(going) < len(rows):
-            cache.select(going)
-        rows = [rows[i] for i in going]
+        rows = [row for row in rows if row.tokens[-1] not in ends and len(row.tokens) < row.limit]
 
 
-def _last_logits(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None, places: list[int]) -> Tensor:
-    """What the model says after the last token of each row: (B, T) -> (B, V)."""
-    device = next(model.parameters()).device
-    with _evaluating(model), _only_rows(model, places):
-        hidden = model.hidden(tokens.to(device), keep=None if keep is None else keep.to(device), cache=cache)
-        return model.head(hidden[:, -1])
+class _Batch:
+    """Rows as branches of a reader: those that begin with the same text share its prompt."""
+
+    def __init__(self, model: GPT, rows: list[Row], use_cache: bool):
+        self.context = model.config.context
+        apart = bool(row_aware(model))  # then rows of the same text may have another adapter each
+        alike: dict[tuple, list[Row]] = {}
+        for row in rows:
+            text = visible(row.tokens, self.context)
+            alike.setdefault((tuple(text), row.place if apart else None), []).append(row)
+        self.texts, self.groups = [list(text) for text, _ in alike], list(alike.values())
+        self.hidden = {row.place: self._hidden(row) for row in rows}
+        places = [group[0].place for group in self.groups]
+        self.reader = Reader(model, places, self._room()) if use_cache else PlainReader(model, places)
+        self.branch = {}  # place of a row -> its branch in the reader, once they have branched
+
+    def slid(self, rows: list[Row]) -> bool:
+        """Whether a row sees less of its text than when this began: then all is to be read anew."""
+        return any(self._hidden(row) != self.hidden[row.place] for row in rows)
+
+    def logits(self, rows: list[Row]) -> Tensor:
+        """After the last token of each row, which are those of the last call or fewer: (N, V)."""
+        if not self.branch:
+            self.branch = dict.fromkeys(self.hidden, 0)
+            logits = self.reader.start(self.texts)
+            order = {row.place: i for i, group in enumerate(self.groups) for row in group}
+            return logits[[order[row.place] for row in rows]]
+        live = {row.place for row in rows}
+        groups = [[row for row in group if row.place in live] for group in self.groups]
+        if not all(groups):
+            self.reader.select([i for i, group in enumerate(groups) if group])
+        self.groups = [group for group in groups if group]
+        return self._step(rows)
+
+    def _step(self, rows: list[Row]) -> Tensor:
+        width = max(map(len, self.groups))
+        idle = [[0] * (width - len(group)) for group in self.groups]  # branches that nobody reads
+        tokens = [[row.tokens[-1] for row in group] + more for group, more in zip(self.groups, idle, strict=True)]
+        parents = [
+            [self.branch[row.place] for row in group] + more for group, more in zip(self.groups, idle, strict=True)
+        ]
+        logits = self.reader.step(tokens, parents)
+        at = {row.place: (i, k) for i, group in enumerate(self.groups) for k, row in enumerate(group)}
+        self.branch = {place: k for place, (_, k) in at.items()}
+        which, branches = zip(*(at[row.place] for row in rows), strict=True)
+        return logits[list(which), list(branches)]
+
+    def _hidden(self, row: Row) -> int:
+        return len(row.tokens) - len(visible(row.tokens, self.context))
+
+    def _room(self) -> int:
+        """Entries that the branches will write: at each step as many as the widest prompt has rows left."""
+        left = [
+            [min(row.limit - len(row.tokens) - 1, self.context - len(text)) for row in group]
+            for text, group in zip(self.texts, self.groups, strict=True)
+        ]
+        steps = max(map(max, left))
+        return sum(max(sum(more > step for more in group) for group in left) for step in range(steps))
 
 
-@contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
-    # Module by module: a caller may have part of the model in evaluation mode, and gets it back so.
-    training = [module for module in model.modules() if module.training]
+def _sampler(temperature, top_k, top_p, ends: frozenset[int], max_new_tokens: int, more: dict) -> Sampler:
     try:
-        for module in training:
-            module.training = False
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+        return Sampler(
+            temperature=temperature, top_k=top_k, top_p=top_p, ends=ends, max_new_tokens=max_new_tokens, **more
+        )
+    except TypeError as problem:
+        raise Error(f"generate: {str(problem).replace('Sampler.__init__() ', '')}") from None
 
 
-@contextmanager
-def _only_rows(model: GPT, places: list[int]) -> Iterator[None]:
-    """Modules that treat each row of the batch in its own way (`rows`, an entry each) hear which rows are left."""
-    aware = [(module, module.rows) for module in model.modules() if getattr(module, "rows", None) is not None]
-    aware = [(module, rows) for module, rows in aware if len(rows) != len(places)]
-    try:
-        for module, rows in aware:
-            module.rows = tuple(rows[place] for place in places)
-        yield
-    finally:
-        for module, rows in aware:
-            module.rows = rows
+def _slides(overflow: str) -> bool:
+    if overflow not in ("stop", "slide"):
+        raise Error(f"overflow is {overflow!r}: give 'stop' to end where the context is full, or 'slide' to forget")
+    return overflow == "slide"
 
 
-def _cache_for(model: GPT, rows: list[_Row]) -> Cache:
-    """Room for what the rows may become; the last token of a row is never read."""
-    longest = max(len(row.tokens) for row in rows)
-    slots = longest + max(row.limit - len(row.tokens) for row in rows) - 1
-    weight = next(model.parameters())
-    return Cache(model.config, len(rows), min(slots, model.config.context), dtype=weight.dtype, device=weight.device)
+def _row(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int, seed: int, slide: bool) -> Row:
+    tokens = check_prompt(model, prompt, place, max_new_tokens)
+    limit = len(tokens) + max_new_tokens
+    if not slide:
+        limit = min(limit, model.config.context + 1)
+    return Row(place, tokens, len(tokens), limit, row_generator(seed, place))
 
 
-def _flush_right(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
-    """Rows of unequal length as (B, T) tokens and (B, T) bool, False at the padding on the left; None if none."""
-    longest = max(map(len, rows))
-    tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
-    if all(len(row) == longest for row in rows):
-        return tokens, None
-    return tokens, torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
-
-
-def _row(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int, seed: int) -> _Row:
+def check_prompt(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int) -> list[int]:
+    """The prompt as a list of ids of the model's; or `Error`."""
     context = model.config.context
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise Error(f"max_new_tokens is {max_new_tokens!r}: give a whole number of at least 1")
@@ -184,10 +229,10 @@ def _row(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int, see
         raise Error(f"prompt {place} has {len(tokens)} tokens, the model's context holds {context}: shorten it")
     for token in tokens:
         _check_id(model, token, f"prompt {place}")
-    return _Row(place, tokens, min(len(tokens) + max_new_tokens, context + 1), row_generator(seed, place))
+    return tokens
 
 
-def _ends(model: GPT, eos: int | Collection[int] | None) -> frozenset[int]:
+def end_tokens(model: GPT, eos: int | Collection[int] | None) -> frozenset[int]:
     """The ids that end a row."""
     if eos is None:
         return frozenset()

@@ -1,0 +1,134 @@
+"""New tokens in, logits out, for prompts that branch: what greedy decoding, samples and beams have in common.
+
+Shapes: B prompts, K branches of each, V vocabulary.
+
+    reader.start(prompts)             (B, V)       after each prompt, read once however many texts begin with it
+    reader.step(tokens, parents)      (B, K, V)    after one more token of each branch, which goes on from its parent
+    reader.select(prompts)                         the others are done
+
+Twins: `Reader` keeps what it has read in a cache, `PlainReader` reads everything again. Tested equal.
+`places` says of each prompt where it stands in the user's list: modules that treat rows in their own way go by it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from minigpt.cache import Cache
+from minigpt.model import GPT
+
+FORGET = 64  # entries that no branch sees any more, before it pays to move the others together
+
+
+class PlainReader:
+    """Knows the tokens of every branch, and reads all of them at each step."""
+
+    def __init__(self, model: GPT, places: list[int]):
+        self.model, self.places = model, places
+
+    def start(self, prompts: list[list[int]]) -> Tensor:
+        self.texts = [[list(prompt)] for prompt in prompts]
+        return self._read()[:, 0]
+
+    def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
+        new = [zip(*each, strict=True) for each in zip(tokens, parents, strict=True)]
+        self.texts = [
+            [texts[parent] + [token] for token, parent in branches]
+            for texts, branches in zip(self.texts, new, strict=True)
+        ]
+        return self._read()
+
+    def select(self, prompts: list[int]):
+        self.texts, self.places = ([held[i] for i in prompts] for held in (self.texts, self.places))
+
+    def _read(self) -> Tensor:
+        branches = zip(*self.texts, strict=True)
+        return torch.stack([_last(self.model, *flush_right(texts), None, self.places) for texts in branches], dim=1)
+
+
+class Reader:
+    """Reads each token once. `room`: how many tokens the branches of one prompt may write together."""
+
+    def __init__(self, model: GPT, places: list[int], room: int):
+        self.model, self.places, self.room = model, places, room
+
+    def start(self, prompts: list[list[int]]) -> Tensor:
+        tokens, keep = flush_right(prompts)
+        weight, self.prompt = next(self.model.parameters()), tokens.shape[1]
+        capacity = self.prompt + self.room
+        self.cache = Cache(self.model.config, len(prompts), capacity, dtype=weight.dtype, device=weight.device)
+        return _last(self.model, tokens, keep, self.cache, self.places)
+
+    def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
+        cache = self.cache
+        cache.branch(torch.tensor(parents, device=cache.keys.device))
+        if cache.sees is not None and self._wasted() > max(FORGET, cache.length // 2):
+            cache.compact()
+        return _logits(self.model, torch.tensor(tokens), None, cache, self.places)
+
+    def select(self, prompts: list[int]):
+        self.cache.select(prompts)
+        self.places = [self.places[i] for i in prompts]
+
+    def _wasted(self) -> int:
+        """Entries that no branch of any prompt sees: compacting would free so many."""
+        written = self.cache.length - self.prompt
+        if written <= FORGET or written % FORGET:  # not worth counting at each step
+            return 0
+        seen = self.cache.sees[:, :, : self.cache.length].any(1).sum(1)
+        return self.cache.length - int(seen.amax())
+
+
+def flush_right(texts: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+    """Texts of unequal length as (B, T) tokens and (B, T) bool, False at the padding on the left; None if none."""
+    longest = max(map(len, texts))
+    tokens = torch.tensor([[0] * (longest - len(text)) + text for text in texts])
+    if all(len(text) == longest for text in texts):
+        return tokens, None
+    return tokens, torch.tensor([[False] * (longest - len(text)) + [True] * len(text) for text in texts])
+
+
+def _last(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None, places: list[int]) -> Tensor:
+    """Logits after the last token of each row, (B, V)."""
+    return _logits(model, tokens, keep, cache, places, last=True)[:, 0]
+
+
+def _logits(model: GPT, tokens: Tensor, keep, cache: Cache | None, places: list[int], last: bool = False) -> Tensor:
+    """(B, T) -> (B, T, V), or (B, 1, V) of the last place."""
+    device = next(model.parameters()).device
+    with _evaluating(model), _only_rows(model, places):
+        hidden = model.hidden(tokens.to(device), keep=None if keep is None else keep.to(device), cache=cache)
+        return model.head(hidden[:, -1:] if last else hidden)
+
+
+@contextmanager
+def _evaluating(model: GPT) -> Iterator[None]:
+    # Module by module: a caller may have part of the model in evaluation mode, and gets it back so.
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _only_rows(model: GPT, places: list[int]) -> Iterator[None]:
+    """Modules that treat each row of the batch in its own way (`rows`, an entry each) hear which rows are read."""
+    aware = [(module, module.rows) for module in row_aware(model)]
+    try:
+        for module, rows in aware:
+            module.rows = tuple(rows[place] for place in places)
+        yield
+    finally:
+        for module, rows in aware:
+            module.rows = rows
+
+
+def row_aware(model: GPT) -> list:
+    return [module for module in model.modules() if getattr(module, "rows", None) is not None]
