@@ -1,18 +1,18 @@
 """Write text with a trained model: a run directory of train.py, or any Hugging Face directory minigpt can represent.
 
 A prompt is read as the beginning of a document; without one the model begins the document itself. Text appears as
-it is made and ends where the model ends the document, after --max-new-tokens, or when the context is full.
+it is made and ends where the model ends the document, at --stop, after --max-new-tokens, or when the context is full.
 """
 
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import groupby
 
 import lora
 from minigpt import cli
 from minigpt.errors import Error
+from minigpt.sample_options import Beams, Choosing, Input, Output, Steering
 
 EXAMPLES = """
 examples:
@@ -20,7 +20,10 @@ examples:
   python sample.py runs/notes --prompt "Chief complaint:"               continue a prompt
   python sample.py runs/notes --prompt "患者，女，" --num-samples 3        three ways to go on
   python sample.py runs/notes --prompt "Dx:" --greedy                   the most likely text; no randomness
-  python sample.py runs/notes --prompts prompts.jsonl --top-p 0.95      many prompts, from a file
+  python sample.py runs/notes --prompt "Dx:" --num-beams 4 --show-beams  the likeliest of many, and how it was found
+  python sample.py runs/notes --prompt "Dx:" --one-of " gout" --one-of " sepsis" --num-beams 2 --num-return 2
+  python sample.py runs/notes --prompts prompts.jsonl --top-p 0.95 --json   many prompts, a record a line
+  python sample.py runs/notes --prompts notes.txt --score               how likely is each text
   python sample.py runs/notes --interactive                             a line in, its continuation out; Ctrl-D ends
   python sample.py runs/notes --adapter runs/letters                    with a LoRA adapter
   python sample.py runs/notes --prompt A --prompt B --adapter base --adapter runs/letters    one for each prompt
@@ -30,60 +33,27 @@ Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 stopped by 
 """
 
 
-@dataclass(frozen=True)
-class Input:
-    """Model, adapters and prompts."""
+class Session:
+    """A model with its adapters and tokenizer, and where the texts go."""
 
-    model: Path = field(metadata={"positional": True})  # a run or Hugging Face directory
-    prompt: tuple[str, ...] = ()  # the beginning of a document; repeat the option for several
-    prompts: Path | None = None  # file of prompts: one a line, or .jsonl with the field "prompt"
-    interactive: bool = False  # read prompts from standard input, a line each
-    eot: bool = True  # put the end-of-text token before each prompt, as in training
-    adapter: tuple[str, ...] = ()  # LoRA adapter: one for all prompts, or one for each; "base" for none
-    merge: bool = False  # put the adapter into the weights first: the speed of the base
-    echo: bool = True  # print the prompt before its continuation (never with --interactive)
-
-
-@dataclass(frozen=True)
-class Writing:
-    """How the text is chosen."""
-
-    max_new_tokens: int = 256  # at most this many tokens a text
-    temperature: float = 0.8  # below 1 plainer, above 1 wilder, 0 greedy
-    top_k: int | None = None  # draw from the k most likely tokens only
-    top_p: float | None = None  # draw from the likeliest tokens that hold this much probability
-    greedy: bool = False  # always the most likely token, whatever the temperature
-    num_samples: int = 1  # texts for each prompt
-    seed: int = 0  # another seed, other texts
-    threads: int | None = None  # CPU threads; all cores if not given
-
-    def __post_init__(self):
-        for name in ("num_samples", "threads"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise Error(f"--{name.replace('_', '-')} is {getattr(self, name)}: give a whole number of at least 1")
-        if self.greedy and self.num_samples > 1:
-            raise Error(f"--greedy writes the same text {self.num_samples} times: leave out --num-samples")
-
-
-class Writer:
-    """A model, its tokenizer and the options: prompts in, text on standard output."""
-
-    def __init__(self, source: Input, writing: Writing):
+    def __init__(self, source: Input, choosing: Choosing, steering: Steering, beams: Beams, output: Output):
         import torch  # only now: --help and a mistyped option should not wait for it
 
+        from minigpt.generation.writer import Writer
         from minigpt.model import GPT
         from minigpt.tokenizer import Tokenizer
 
-        if writing.threads:
-            torch.set_num_threads(writing.threads)
-        self.model, self.tokenizer = GPT.from_pretrained(source.model), Tokenizer.load(source.model)
-        ours, theirs = self.model.config.vocab_size, self.tokenizer.vocab_size
+        if output.threads:
+            torch.set_num_threads(output.threads)
+        self.model, tokenizer = GPT.from_pretrained(source.model), Tokenizer.load(source.model)
+        ours, theirs = self.model.config.vocab_size, tokenizer.vocab_size
         if theirs > ours:
             raise Error(
                 f"{source.model}: the tokenizer has {theirs} tokens, the model {ours}: they do not belong together"
             )
-        self.source, self.writing = source, writing
+        self.source, self.choosing, self.beams, self.output = source, choosing, beams, output
         self._attach(source.adapter)
+        self.writer = Writer(self.model, tokenizer, choosing, steering, beams)
 
     def _attach(self, adapters: tuple[str, ...]):
         """Load every adapter once, and merge if asked; "base" is none."""
@@ -97,55 +67,107 @@ class Writer:
                 raise Error("--merge puts one adapter into the weights: give --adapter once")
             lora.merge(self.model)
 
-    def use(self, text: int):
-        """Put the adapter of the text of that number to work."""
+    def adapter_of(self, prompt: int) -> str | None:
         adapters = self.source.adapter
-        if len(set(adapters)) > 1:
-            lora.use(self.model, *self.names[adapters[text // self.writing.num_samples]])
+        return adapters[prompt if len(adapters) > 1 else 0] if adapters else None
 
-    def encode(self, prompt: str, where: str) -> list[int]:
-        """The ids the model reads; `Error` if there are none, or more than it can read."""
-        ids = [self.tokenizer.eot] * self.source.eot + self.tokenizer.encode(prompt)
-        if not ids:
-            raise Error(f"{where} is empty: write something, or leave out --no-eot")
-        if len(ids) > (context := self.model.config.context):
-            raise Error(f"{where} has {len(ids)} tokens, the model's context holds {context}: shorten it")
-        return ids
-
-    def write(self, ids: list[int], row: int, before: str = ""):
-        """Print the continuation as it is made. `row` numbers the texts: each has its own randomness."""
-        from minigpt.generation import stream
-
-        options = {name: getattr(self.writing, name) for name in ("max_new_tokens", "top_k", "top_p", "seed")}
-        options["temperature"] = 0 if self.writing.greedy else self.writing.temperature
-        tokens = stream(self.model, ids, eos=self.tokenizer.eot, row=row, **options)
-        print(before, end="", flush=True)  # not earlier: bad options end in a message, not in half a text
-        text = self.tokenizer.stream()
-        for token in tokens:
-            if token != self.tokenizer.eot:
-                print(text.push(token), end="", flush=True)
-        print(text.flush(), flush=True)
+    def use(self, prompt: int):
+        """Put the adapter of the prompt of that number to work."""
+        if len(set(self.source.adapter)) > 1:
+            lora.use(self.model, *self.names[self.adapter_of(prompt)])
 
     def write_all(self, prompts: list[str]):
         # All are encoded before the first is written: the last line of a file should not fail after an hour.
-        encoded = [self.encode(prompt, f"prompt {number}") for number, prompt in enumerate(prompts, start=1)]
-        samples = self.writing.num_samples
-        for row in range(total := len(prompts) * samples):
-            head = f"=== {row + 1} of {total} ===\n" if total > 1 else ""
-            echo = prompts[row // samples] if self.source.echo else ""
-            self.use(row)
-            self.write(encoded[row // samples], row, before=head + echo)
+        eot = self.source.eot
+        encoded = [self.writer.encode(prompt, f"prompt {i}", eot) for i, prompt in enumerate(prompts, start=1)]
+        if self.output.json and not (self.output.score or self.choosing.best_of or self.beams.num_beams > 1):
+            self.write_batches(prompts, encoded)
+            return
+        pages = []
+        for number, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True)):
+            self.use(number)
+            if self.output.score:
+                self.rate(prompt, ids)
+            elif self.beams.num_beams > 1:
+                pages.append(self.search(prompt, ids, number, len(prompts)))
+            elif self.choosing.best_of:
+                self.print_texts(prompt, [self.writer.best(ids)], number, len(prompts))
+            else:
+                self.show(prompt, ids, number, len(prompts))
+        if self.beams.beams_html:
+            self.beams.beams_html.write_text("\n".join(pages), encoding="utf-8")
+            print(f"wrote {self.beams.beams_html}", file=sys.stderr)
+
+    def show(self, prompt: str, ids: list[int], number: int, total: int):
+        """Texts as they are made."""
+        samples = self.choosing.num_samples
+        for row in range(number * samples, (number + 1) * samples):
+            pieces = self.writer.pieces(ids, row)
+            head = f"=== {row + 1} of {total * samples} ===\n" if total * samples > 1 else ""
+            print(head + prompt * self.output.echo, end="", flush=True)
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            print(flush=True)
+
+    def write_batches(self, prompts: list[str], encoded: list[list[int]]):
+        """Records of many texts, written some at a time; the texts that `show` would print."""
+        from tqdm import tqdm
+
+        from minigpt.generation.writer import record
+
+        samples, size = self.choosing.num_samples, self.output.batch_size
+        rows = range(len(prompts) * samples)
+        with tqdm(total=len(rows), unit="text", disable=None, leave=False) as bar:
+            for adapter, alike in groupby(rows, lambda row: self.adapter_of(row // samples)):
+                alike = list(alike)
+                self.use(alike[0] // samples)
+                for chunk in (alike[i : i + size] for i in range(0, len(alike), size)):
+                    texts = self.writer.batch([encoded[row // samples] for row in chunk], chunk[0])
+                    for row, text in zip(chunk, texts, strict=True):
+                        print(record(prompts[row // samples], text, adapter), flush=True)
+                    bar.update(len(chunk))
+
+    def search(self, prompt: str, ids: list[int], number: int, total: int) -> str:
+        texts, tree, page = self.writer.search(ids)
+        self.print_texts(prompt, texts, number, total)
+        if tree:
+            print(tree, file=sys.stderr if self.output.json else sys.stdout)
+        return page
+
+    def print_texts(self, prompt: str, texts: list, number: int, total: int):
+        """Texts that come with scores: beams, or the best of several samples."""
+        from minigpt.generation.writer import record
+
+        each = self.beams.num_return if self.beams.num_beams > 1 else 1
+        for i, text in enumerate(texts):
+            if self.output.json:
+                print(record(prompt, text, self.adapter_of(number)), flush=True)
+                continue
+            scores = ", ".join(f"{name} {value:.3f}" for name, value in text.more.items() if isinstance(value, float))
+            head = f"{number * each + i + 1} of {total * each}" if total * each > 1 else "the best"
+            print(f"=== {head}: {scores} ===\n{prompt * self.output.echo}{text.text}", flush=True)
+
+    def rate(self, prompt: str, ids: list[int]):
+        found = self.writer.rate(ids)
+        if self.output.json:
+            print(json.dumps({"prompt": prompt} | found, ensure_ascii=False), flush=True)
+        else:
+            numbers = f"perplexity {found['perplexity']:.3f}, {found['bits_per_byte']:.3f} bits per byte"
+            print(f"log-probability {found['logprob']:.2f} of {found['tokens']} tokens, {numbers}: {prompt!r:.60}")
 
     def answer_lines(self):
         """--interactive. A prompt that is too long costs a message, not the session."""
-        for row, line in enumerate(_lines_of_stdin()):
+        samples = self.choosing.num_samples
+        for number, line in enumerate(_lines_of_stdin()):
             try:
-                ids = self.encode(line, "the line")
+                ids = self.writer.encode(line, "the line", self.source.eot)
             except Error as problem:
                 print(f"sample.py: {problem}", file=sys.stderr)
                 continue
-            for sample in range(self.writing.num_samples):
-                self.write(ids, row * self.writing.num_samples + sample)
+            for row in range(number * samples, (number + 1) * samples):
+                for piece in self.writer.pieces(ids, row):
+                    print(piece, end="", flush=True)
+                print(flush=True)
 
 
 def _lines_of_stdin() -> Iterator[str]:
@@ -157,43 +179,28 @@ def _lines_of_stdin() -> Iterator[str]:
         yield line.rstrip("\n")
 
 
-def read_prompts(file: Path) -> list[str]:
-    """One prompt a line, blank lines left out; or the field "prompt" of each line of a .jsonl file."""
-    try:
-        lines = file.read_text("utf-8-sig").split("\n")  # not splitlines: U+2028 and its like are text
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Error(f"{file}: cannot read the prompts: {getattr(problem, 'strerror', None) or problem}") from None
-    numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise Error(f"{file}: holds no prompts: write one a line")
-    if file.suffix != ".jsonl":
-        return [line for _, line in numbered]
-    return [_prompt_of(line, f"{file}:{number}") for number, line in numbered]
-
-
-def _prompt_of(line: str, where: str) -> str:
-    try:
-        record = json.loads(line)
-    except ValueError as problem:
-        raise Error(f"{where}: not valid JSON ({problem})") from None
-    if not isinstance(record, dict) or not isinstance(record.get("prompt"), str):
-        raise Error(f'{where}: expected an object with the text field "prompt", such as {{"prompt": "Dx:"}}')
-    return record["prompt"]
-
-
 def main():
-    source, writing = cli.parse(Input, Writing, prog="sample.py", description=__doc__, epilog=EXAMPLES)
-    prompts = list(source.prompt) + (read_prompts(source.prompts) if source.prompts else [])
+    options = cli.parse(
+        Input, Choosing, Steering, Beams, Output, prog="sample.py", description=__doc__, epilog=EXAMPLES
+    )
+    source = options[0]
+    prompts = list(source.prompt)
+    if source.prompts:
+        from minigpt.generation.writer import read_prompts
+
+        prompts += read_prompts(source.prompts)
     if source.interactive and prompts:
         raise Error("--interactive reads its prompts from standard input: leave out --prompt and --prompts")
     if len(source.adapter) > 1 and len(source.adapter) != max(1, len(prompts)):
         raise Error(f"{len(source.adapter)} adapters for {len(prompts)} prompts: give one for all, or one for each")
-    writer = Writer(source, writing)
-    with lora.serving(writer.model):
+    session = Session(*options)
+    from minigpt.serving import serving
+
+    with serving(session.model, weights=options[-1].weights), lora.serving(session.model):
         if source.interactive:
-            writer.answer_lines()
+            session.answer_lines()
         else:
-            writer.write_all(prompts or [""])
+            session.write_all(prompts or [""])
 
 
 if __name__ == "__main__":

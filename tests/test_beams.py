@@ -1,8 +1,10 @@
 """Beam search against transformers, token for token and score for score; against trying every text; with itself."""
 
 import itertools
+import json
 import math
 
+import beam_vectors
 import pytest
 import torch
 from helpers import config, model
@@ -10,8 +12,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from minigpt import GPT, Error
 from minigpt.cache import Cache
-from minigpt.generation import beam_search, generate
-from minigpt.generation.reader import PlainReader, Reader
+from minigpt.generation import beam_search, generate, stream
+from minigpt.generation.constraints import OneOf
+from minigpt.generation.reader import Memory, PlainReader, Reader
 
 V = 23
 SHAPES = {
@@ -320,7 +323,7 @@ class TestCache:
         ({"num_return_sequences": 9}, "num_return_sequences is 9: give a whole number from 1 to the 4 beams"),
         ({"eos": 99}, "token 99 is not in the model's vocabulary"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"banned": list(range(61))}, "no text is allowed|banned"),
+        ({"banned": list(range(61))}, "no text that is allowed|banned"),
         ({"no_repeat": 2}, "unexpected keyword argument 'no_repeat'"),
     ],
 )
@@ -388,3 +391,74 @@ def test_all_kinds_of_early_ends_meet():
         assert len({len(beam.tokens) for each in together for beam in each}) > 3
         for prompt, each in zip(prompts, together, strict=True):
             same([each], [[(beam.tokens, beam.score) for beam in beam_search(gpt, [prompt], **options)[0]]])
+
+
+@pytest.mark.parametrize("phrases", [[[5]], [[3, 3, 1]], [[4, 0], [0, 2]]], ids=str)
+def test_what_a_text_must_contain(phrases):
+    """Every beam holds the phrases; and with beams for all texts, they are the best of those that do."""
+    torch.manual_seed(13)
+    gpt = model("gpt2", std=0.4, vocab_size=6)
+
+    def holds(text):
+        return all(any(list(text[i : i + len(p)]) == p for i in range(len(text))) for p in phrases)
+
+    few = beam_search(gpt, [[1, 3]], num_beams=8, max_new_tokens=9, eos=2, contains=phrases)[0]
+    assert few and all(holds(beam.tokens) for beam in few)
+    free = beam_search(gpt, [[1, 3]], num_beams=8, max_new_tokens=9, eos=2)[0]
+    assert not all(holds(beam.tokens) for beam in free)
+    texts = {text: total for text, total in every_text(gpt, [1, 3], 4, {2}).items() if holds(text)}
+    ranked = sorted(texts, key=lambda text: -texts[text] / len(text))
+    options = {"max_new_tokens": 4, "eos": 2, "early_stopping": "never", "contains": phrases}
+    many = beam_search(gpt, [[1, 3]], num_beams=300, **options)[0]
+    assert [tuple(beam.tokens) for beam in many[:5]] == ranked[:5]
+
+
+def test_one_of_a_list_of_phrases_comes_out_best_first():
+    torch.manual_seed(14)
+    gpt, end = model("gpt2", std=0.3), 60
+    phrases = [[5, 6, 7], [5, 6], [9], [30, 31, 32, 33], [30, 40]]
+    found = beam_search(gpt, [[1, 2]], num_beams=5, max_new_tokens=6, eos=end, extra=[OneOf(phrases, ends=[end])])[0]
+    scores = []
+    for phrase in phrases:
+        text = [1, 2, *phrase, end]
+        with torch.no_grad():
+            logprobs = gpt(torch.tensor([text]))[0].double().log_softmax(-1)
+        new = [float(logprobs[i, text[i + 1]]) for i in range(1, len(text) - 1)]
+        scores.append((sum(new) / len(new), [*phrase, end]))
+    assert [beam.tokens for beam in found] == [tokens for _, tokens in sorted(scores, reverse=True)]
+
+
+@pytest.mark.parametrize("name", beam_vectors.MODELS)
+def test_stored_answers_of_transformers(name):
+    gpt, stored = beam_vectors.small_model(name), json.loads(beam_vectors.FILE.read_text())[name]
+    for options, expected in zip(beam_vectors.GRID, stored, strict=True):
+        same(beam_search(gpt, beam_vectors.PROMPTS, **options), expected)
+
+
+def test_transformers_still_answers_as_stored(tmp_path):
+    found, stored = beam_vectors.answers("sharp", tmp_path), json.loads(beam_vectors.FILE.read_text())["sharp"]
+    for ours, theirs in zip(found, stored, strict=True):
+        for beams, expected in zip(ours, theirs, strict=True):
+            assert [tokens for tokens, _ in beams] == [tokens for tokens, _ in expected]
+            assert [score for _, score in beams] == pytest.approx([score for _, score in expected], abs=2e-6)
+
+
+def test_a_conversation_reads_each_token_once():
+    torch.manual_seed(15)
+    gpt = model("mixture", std=0.3, context=64)
+    memory, text, read = Memory(gpt), [5, 9, 2], []
+    hook = gpt.token_embedding.register_forward_hook(lambda module, given, out: read.append(given[0].shape[1]))
+    for turn, said in enumerate(([7, 8], [1], [3, 4, 5, 6])):
+        text = text + said
+        new = list(stream(gpt, text, 6, temperature=0, memory=memory))
+        assert read == [5 if turn == 0 else len(said) + 1] + [1] * 5
+        assert new == generate(gpt, [text], 6, temperature=0)[0]
+        read.clear()
+        text = text + new
+    changed = [5, 9, 3, *text[3:]]  # another beginning: nothing of the rest may be believed
+    assert list(stream(gpt, changed, 6, temperature=0, memory=memory)) == generate(gpt, [changed], 6, temperature=0)[0]
+    shorter = changed[:7]
+    assert list(stream(gpt, shorter, 6, temperature=0, memory=memory)) == generate(gpt, [shorter], 6, temperature=0)[0]
+    long = {"temperature": 0, "overflow": "slide", "max_new_tokens": 90}
+    assert list(stream(gpt, shorter, memory=memory, **long)) == generate(gpt, [shorter], **long)[0]
+    hook.remove()

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from minigpt import GPT, Error, GPTConfig
-from minigpt.generation import generate
+from minigpt.generation import beam_search, generate
 from minigpt.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -194,3 +195,98 @@ def test_a_tokenizer_of_another_model(run, sample, tmp_path):
     Tokenizer.train(["a b c d"] * 3 + ["cough cough coughing coughed"] * 3, 320).save(tmp_path)
     with pytest.raises(Error, match="do not belong together"):
         sample(tmp_path)
+
+
+def records(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_json_records_are_the_texts_that_are_shown(run, sample, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("患者\ncough\n咳\n")
+    options = ["--prompts", file, "--num-samples", 2, "--temperature", 2, "--max-new-tokens", 9, "--seed", 5]
+    shown = sample(run, *options, "--no-echo")
+    texts = [block.split("===\n", 1)[1].removesuffix("\n") for block in shown.split("=== ")[1:] if "===\n" in block]
+    for batch_size in (1, 4, 8):
+        found = records(sample(run, *options, "--json", "--batch-size", batch_size))
+        assert [each["text"] for each in found] == texts
+    assert [each["prompt"] for each in found] == ["患者", "患者", "cough", "cough", "咳", "咳"]
+    assert {each["finish"] for each in found} <= {"end", "length"} and all(len(e["tokens"]) <= 9 for e in found)
+
+
+def test_a_stop_string_ends_the_text(run, sample):
+    assert sample(run, "--greedy", "--prompt", "患者", "--stop", "三") == "患者咳嗽\n"
+    found = records(sample(run, "--greedy", "--prompt", "患者", "--stop", "x", "--stop", "嗽三", "--json"))
+    assert found[0]["text"] == "咳" and found[0]["finish"] == "stop"
+    assert records(sample(run, "--greedy", "--prompt", "患者", "--json"))[0]["finish"] == "end"
+
+
+def test_beams_print_the_likeliest_and_the_tree(run, sample, tmp_path):
+    page = tmp_path / "tree.html"
+    out = sample(run, "--prompt", "患者", "--num-beams", 3, "--num-return", 2, "--show-beams", "--beams-html", page)
+    assert "=== 1 of 2: score -" in out and "患者咳嗽三天😀。\n" in out and "★" in out
+    assert "<html" in page.read_text() and "咳" in page.read_text()
+    model, tokenizer = GPT.from_pretrained(run), Tokenizer.load(run)
+    ids = [tokenizer.eot, *tokenizer.encode("患者")]
+    options = {
+        "num_beams": 3,
+        "max_new_tokens": 256,
+        "eos": tokenizer.eot,
+        "length_penalty": 0.5,
+        "early_stopping": True,
+    }
+    beams = beam_search(model, [ids], num_return_sequences=2, **options)[0]
+    words = ["--num-beams", 3, "--num-return", 2, "--length-penalty", 0.5, "--early-stopping", "true", "--json"]
+    found = records(sample(run, "--prompt", "患者", *words))
+    assert [each["tokens"] for each in found] == [beam.tokens for beam in beams]
+    assert [each["score"] for each in found] == pytest.approx([beam.score for beam in beams])
+
+
+def test_closed_vocabularies(run, sample):
+    phrases = ["--one-of", "痛风", "--one-of", "咳", "--one-of", "cough"]
+    found = records(sample(run, "--prompt", "患者", *phrases, "--num-beams", 3, "--num-return", 3, "--json"))
+    assert found[0]["text"] == "咳" and {each["text"] for each in found} == {"痛风", "咳", "cough"}
+    assert sample(run, "--prompt", "患者", *phrases, "--temperature", 9, "--no-echo").strip() in {"痛风", "咳", "cough"}
+    assert sample(run, "--prompt", "患者", "--starts-with", "no", "--max-new-tokens", 9).startswith("患者no")
+    held = sample(run, "--prompt", "患者", "--contains", "no", "--num-beams", 6, "--max-new-tokens", 30)
+    assert "no" in held.split("===\n")[1]
+
+
+def test_how_likely_a_text_is(run, sample):
+    likely, unlikely = records(sample(run, "--prompt", "患者咳嗽三天", "--prompt", "天三嗽咳者患", "--score", "--json"))
+    assert likely["tokens"] == unlikely["tokens"] == 18 and likely["perplexity"] < 1.2 < unlikely["perplexity"]
+    assert likely["bits_per_byte"] == pytest.approx(-likely["logprob"] / math.log(2) / 18)
+    assert "perplexity" in sample(run, "--prompt", "患者咳嗽三天", "--score")
+
+
+def test_the_best_of_several_samples(run, sample):
+    options = ["--prompt", "患者", "--temperature", 3, "--max-new-tokens", 6, "--json"]
+    best = records(sample(run, *options, "--best-of", 8))
+    assert len(best) == 1
+    all_of_them = records(sample(run, *options, "--num-samples", 8))
+    assert best[0]["tokens"] in [each["tokens"] for each in all_of_them]
+
+
+def test_sliding_goes_on_past_the_context(run, sample):
+    options = ["--prompt", "cough", "--greedy", "--max-new-tokens", 100, "--json", "--min-new-tokens", 100]
+    assert len(records(sample(run, *options))[0]["tokens"]) < 70
+    assert len(records(sample(run, *options, "--slide"))[0]["tokens"]) == 100
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--show-beams"], "give --num-beams"),
+        (["--num-beams", 2, "--num-return", 3], "--num-return is 3, of 2 beams"),
+        (["--contains", "x"], "--contains leads beams"),
+        (["--best-of", 2, "--num-samples", 2], "leave out --num-samples"),
+        (["--best-of", 0], "--best-of is 0"),
+        (["--min-p", 3], "min_p is 3"),
+        (["--stop", ""], "a stop string is empty"),
+        (["--score", "--no-eot", "--prompt", "a"], "a text of one token"),
+    ],
+)
+def test_bad_options_are_named_before_a_word_is_written(run, sample, capsys, words, message):
+    with pytest.raises(Error, match=message):
+        sample(run, *words)
+    assert capsys.readouterr().out == ""

@@ -7,13 +7,14 @@ Must it be one of these terms?             constraints.py
 How is one drawn, from which randomness?   sampling.py
 What is read at each step, and shared?     reader.py
 How are many texts written at once?        generate.py
-Which texts are the most likely?           beams.py         Graves 2012; Vijayakumar et al. 2018
+Which texts are the most likely?           search.py beams.py   Graves 2012; Vijayakumar et al. 2018
 How does a search look?                    tree.py
 When does the text end?                    stops.py
 How likely is this text?                   scoring.py
 """
 
-from minigpt.generation.beams import Beam, beam_search
+from minigpt.generation.beams import beam_search
 from minigpt.generation.generate import generate, stream
+from minigpt.generation.search import Beam
 
 __all__ = ["Beam", "beam_search", "generate", "stream"]

@@ -146,6 +146,33 @@ class Contains:
         return None if progress == len(self.phrase) else self.phrase[progress]
 
 
+class Banks:
+    """Beams shared out by how much of the phrases they hold (Post & Vilar 2018, section 3): see `Contains`."""
+
+    def __init__(self, phrases: Iterable[Sequence[int]]):
+        self.phrases = [Contains(phrase) for phrase in phrases]
+        self.length = sum(map(len, self.phrases))
+
+    def progress(self, written: Sequence[int]) -> int:
+        return sum(phrase.progress(written) for phrase in self.phrases)
+
+    def met(self, written: Sequence[int]) -> bool:
+        return self.progress(written) == self.length
+
+    def offers(self, written: Sequence[int]) -> set[int]:
+        """The tokens that bring a phrase on."""
+        return {phrase.next_token(written) for phrase in self.phrases} - {None}
+
+    def share(self, written: Sequence[Sequence[int]], beams: int) -> list[int]:
+        """Which of these texts, best first, go on: in turn the best that is left of each bank, fullest bank first."""
+        banks: dict[int, list[int]] = {}
+        for place, text in enumerate(written):
+            banks.setdefault(self.progress(text), []).append(place)
+        queues = [banks[progress] for progress in sorted(banks, reverse=True)]
+        turns = [queue[turn] for turn in range(len(written)) for queue in queues if turn < len(queue)]
+        return sorted(turns[:beams])
+
+
 def _keep_only(scores: Tensor, allowed: list[Collection[int] | None]) -> Tensor:
     """(N, V) -> (N, V): -inf but at the allowed ids of each row; a row of None stays as it is."""
     free = [row for row, ids in enumerate(allowed) if ids is None]

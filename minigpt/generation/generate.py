@@ -15,7 +15,7 @@ from operator import index
 from torch import Generator, Tensor
 
 from minigpt.errors import Error
-from minigpt.generation.reader import PlainReader, Reader, row_aware
+from minigpt.generation.reader import Memory, PlainReader, Reader, row_aware
 from minigpt.generation.sampling import Sampler, row_generator
 from minigpt.model import GPT
 
@@ -31,6 +31,7 @@ def generate(
     eos: int | Collection[int] | None = None,
     use_cache: bool = True,
     overflow: str = "stop",
+    row: int = 0,
     **sampling,
 ) -> list[list[int]]:
     """The new tokens of each prompt; the last one is an `eos` where the row ended with one.
@@ -39,9 +40,9 @@ def generate(
     written as long as all before it fit the context, so len(prompt) + len(new) <= context + 1. With
     overflow="slide" it goes on: whenever the context is full, the oldest half of it is forgotten (see `visible`).
 
-    temperature=0 is greedy. Otherwise row i draws from its own stream, made from (seed, i): it depends on its prompt,
-    seed and place in the list alone, not on its neighbours, the cache or the global random state. Same PyTorch, same
-    kind of CPU: same tokens, up to the rounding of logits, which differ by about 1e-6 with the shape of a batch.
+    temperature=0 is greedy. Otherwise prompt i draws from its own stream, made from (seed, row + i): it depends on its
+    tokens, seed and number alone, not on its neighbours, the cache or the global random state. Same PyTorch, same kind
+    of CPU: same tokens, up to the rounding of logits, which differ by about 1e-6 with the shape of a batch.
     `sampling` are further fields of `Sampler`: min_p, repetition_penalty, banned, ...
 
     The model may be in training mode: dropout is off meanwhile, and back on afterwards. `use_cache=False` reads
@@ -56,7 +57,7 @@ def generate(
     ends = end_tokens(model, eos)
     sampler = _sampler(temperature, top_k, top_p, ends, max_new_tokens, sampling)
     slide = _slides(overflow)
-    rows = [_row(model, prompt, place, max_new_tokens, seed, slide) for place, prompt in enumerate(prompts)]
+    rows = [_row(model, prompt, place, row, max_new_tokens, seed, slide) for place, prompt in enumerate(prompts)]
     written = [[] for _ in rows]
     for new in _decode(model, rows, sampler, ends, use_cache):
         for place, token in new:
@@ -75,11 +76,13 @@ def stream(
     eos: int | Collection[int] | None = None,
     row: int = 0,
     overflow: str = "stop",
+    memory: Memory | None = None,
     **sampling,
 ) -> Iterator[int]:
     """The new tokens of one prompt as they are made: those of `generate` with this prompt at place `row`.
 
     Between two tokens the model is as the caller left it, training mode included. Arguments are checked at the call.
+    With a `memory` from the call before, only what is new of the prompt is read.
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
@@ -88,8 +91,8 @@ def stream(
     """
     ends = end_tokens(model, eos)
     sampler = _sampler(temperature, top_k, top_p, ends, max_new_tokens, sampling)
-    rows = [_row(model, prompt, row, max_new_tokens, seed, _slides(overflow))]
-    return (token for ((_, token),) in _decode(model, rows, sampler, ends))
+    rows = [_row(model, prompt, 0, row, max_new_tokens, seed, _slides(overflow))]
+    return (token for ((_, token),) in _decode(model, rows, sampler, ends, memory=memory))
 
 
 def visible(tokens: list[int], context: int) -> list[int]:
@@ -116,13 +119,13 @@ class Row:
 
 
 def _decode(
-    model: GPT, rows: list[Row], sampler: Sampler, ends: frozenset[int], use_cache: bool = True
+    model: GPT, rows: list[Row], sampler: Sampler, ends: frozenset[int], use_cache: bool = True, memory=None
 ) -> Iterator[list[tuple[int, int]]]:
     """A step at a time: (place, new token) of every unfinished row."""
     batch = None
     while rows:
         if batch is None or batch.slid(rows):
-            batch = _Batch(model, rows, use_cache)
+            batch = _Batch(model, rows, use_cache, memory)
         logits = batch.logits(rows)
         new = sampler.choose(logits, [row.generator for row in rows], rows).tolist()
         for row, token in zip(rows, new, strict=True):
@@ -134,7 +137,7 @@ def _decode(
 class _Batch:
     """Rows as branches of a reader: those that begin with the same text share its prompt."""
 
-    def __init__(self, model: GPT, rows: list[Row], use_cache: bool):
+    def __init__(self, model: GPT, rows: list[Row], use_cache: bool, memory: Memory | None):
         self.context = model.config.context
         apart = bool(row_aware(model))  # then rows of the same text may have another adapter each
         alike: dict[tuple, list[Row]] = {}
@@ -144,7 +147,7 @@ class _Batch:
         self.texts, self.groups = [list(text) for text, _ in alike], list(alike.values())
         self.hidden = {row.place: self._hidden(row) for row in rows}
         places = [group[0].place for group in self.groups]
-        self.reader = Reader(model, places, self._room()) if use_cache else PlainReader(model, places)
+        self.reader = memory or (Reader(model, places, self._room()) if use_cache else PlainReader(model, places))
         self.branch = {}  # place of a row -> its branch in the reader, once they have branched
 
     def slid(self, rows: list[Row]) -> bool:
@@ -206,12 +209,12 @@ def _slides(overflow: str) -> bool:
     return overflow == "slide"
 
 
-def _row(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int, seed: int, slide: bool) -> Row:
+def _row(model: GPT, prompt, place: int, first: int, max_new_tokens: int, seed: int, slide: bool) -> Row:
     tokens = check_prompt(model, prompt, place, max_new_tokens)
     limit = len(tokens) + max_new_tokens
     if not slide:
         limit = min(limit, model.config.context + 1)
-    return Row(place, tokens, len(tokens), limit, row_generator(seed, place))
+    return Row(place, tokens, len(tokens), limit, row_generator(seed, first + place))
 
 
 def check_prompt(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int) -> list[int]:

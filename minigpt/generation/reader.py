@@ -81,6 +81,46 @@ class Reader:
         return self.cache.length - int(seen.amax())
 
 
+class Memory(Reader):
+    """A reader for one text that goes on over several calls, as a conversation does: each token is read once.
+
+    Give it to `stream` again and again. What a new prompt shares with what was read, from its beginning, is not read
+    anew; where they part, the rest is forgotten. A change of the weights or adapters asks for a new Memory.
+
+    >>> from minigpt import GPT, GPTConfig
+    >>> from minigpt.generation import stream
+    >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
+    >>> memory, text = Memory(model), [1, 2, 3]
+    >>> text += stream(model, text, 4, memory=memory)
+    >>> text += [4, 5]
+    >>> text += stream(model, text, 4, memory=memory)  # reads 3 tokens before it writes: its own last one, 4 and 5
+    """
+
+    def __init__(self, model: GPT):
+        super().__init__(model, [0], room=0)
+        weight = next(model.parameters())
+        self.cache = Cache(model.config, 1, dtype=weight.dtype, device=weight.device)
+        self.text, self.prompt = [], 0
+
+    def start(self, prompts: list[list[int]]) -> Tensor:
+        (text,) = prompts
+        known = 0
+        while (
+            known < min(len(self.text), len(text) - 1) and self.text[known] == text[known]
+        ):  # the last one is always read
+            known += 1
+        self.cache.length = known
+        self.text = text[:known]  # should reading fail, what was read stays true
+        logits = _last(self.model, torch.tensor([text[known:]]), None, self.cache, self.places)
+        self.text = list(text)
+        return logits
+
+    def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
+        logits = super().step(tokens, parents)
+        self.text += tokens[0]
+        return logits
+
+
 def flush_right(texts: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     """Texts of unequal length as (B, T) tokens and (B, T) bool, False at the padding on the left; None if none."""
     longest = max(map(len, texts))

@@ -9,7 +9,6 @@ These are the model's own probabilities: temperature 1, no filter.
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from minigpt.errors import Error
 from minigpt.generation.generate import generate
+from minigpt.generation.reader import _evaluating, _only_rows, row_aware
 from minigpt.model import GPT
 
 BATCH = 4096  # tokens read at a time, padding included
@@ -71,10 +71,13 @@ def score(
     """
     texts = [_text(model, text, place) for place, text in enumerate(texts)]
     prompts = _checked_prompts(texts, prompts)
+    for module in row_aware(model):  # one adapter for each text
+        if len(module.rows) != len(texts):
+            raise Error(f"the model was told of {len(module.rows)} rows, to score are {len(texts)} texts: name each")
     windows = _windows(texts, prompts, model.config.context, stride)
     logprobs = [[0.0] * len(text) for text in texts]
     for batch in _batches(windows):
-        with _evaluating(model), _only_rows(model, [window.place for window in batch], len(texts)):
+        with _evaluating(model), _only_rows(model, [window.place for window in batch]):
             numbers = iter(_logprobs(model, texts, batch))
         for window in batch:
             for at in range(window.first, window.end + 1):
@@ -109,7 +112,8 @@ def best_of_n(
         raise Error(f"n is {n!r}: give a whole number of at least 1")
     prompt = list(prompt)
     written = generate(model, [prompt] * n, max_new_tokens, seed=seed, eos=eos, **options)
-    scores = score(model, [prompt + new for new in written], prompts=[len(prompt)] * n)
+    texts, stride = [prompt + new for new in written], max(1, model.config.context // 2)  # for overflow="slide"
+    scores = score(model, texts, [len(prompt)] * n, stride)
     return sorted(zip(written, scores, strict=True), key=lambda pair: getattr(pair[1], by), reverse=True)
 
 
@@ -183,37 +187,11 @@ def _chosen(logits: Tensor, targets: Tensor) -> Tensor:
     return logprobs
 
 
-@contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
-    # Module by module: a caller may have part of the model in evaluation mode, and gets it back so.
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _only_rows(model: GPT, places: list[int], total: int) -> Iterator[None]:
-    """Modules that treat each text in its own way (`rows`, an entry each) hear which texts are read, in what order."""
-    aware = [(module, module.rows) for module in model.modules() if getattr(module, "rows", None) is not None]
-    try:
-        for module, rows in aware:
-            if len(rows) != total:
-                raise Error(f"the model was told of {len(rows)} rows, to score are {total} texts: name one for each")
-            module.rows = tuple(rows[place] for place in places)
-        yield
-    finally:
-        for module, rows in aware:
-            module.rows = rows
-
-
 def _checked_prompts(texts: list[list[int]], prompts: Sequence[int] | None) -> list[int]:
-    prompts = [1] * len(texts) if prompts is None else [index(prompt) for prompt in prompts]
+    try:
+        prompts = [1] * len(texts) if prompts is None else [index(prompt) for prompt in prompts]
+    except TypeError:
+        raise Error(f"prompts is {prompts!r:.60}: give a list of lengths, one for each text") from None
     if len(prompts) != len(texts):
         raise Error(f"prompts has {len(prompts)} lengths for {len(texts)} texts: give one for each")
     for place, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):

@@ -46,7 +46,7 @@ class TextStream:
         end = min((at for stop in self.stops if (at := text.find(stop)) >= 0), default=len(text))
         certain = end if last else self._first_beginning(text, end)
         self.done = certain == end < len(text)
-        self._held = "" if last or self.done else text[certain:]
+        self._held = text[certain:]
         return text[:certain]
 
     def _first_beginning(self, text: str, end: int) -> int:

@@ -1,7 +1,7 @@
 """A beam search as a picture: a text tree for the terminal, one HTML page for a browser.
 
-A search writes down in a `Trace` which candidates each step had and what became of them. Drawn are the branches that
-came to an end, the best finished ones and those still running after the last step: at most 2 K, however long the
+A search writes into a `Trace` which candidates each step had and what became of them. Drawn are the branches that came
+to an end: the best finished ones and those still running after the last step. They are at most 2 K, however long the
 search, so K = 8 over 64 steps fits on a screen. Everything else is counted, and listed where asked.
 
 Words: a spot is (step, place), the address of a node; ROOT is the prompt, before the first step. A piece is a run of
@@ -12,7 +12,6 @@ import math
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import resources
 
 from minigpt.errors import Error
@@ -24,7 +23,7 @@ INDENT, CONTEXT = 3, 12  # columns of a level of the text tree; characters shown
 HTML_DEPTH = 10  # nested deeper, text has no room on a phone
 HALF = "(part of a character)"  # a piece whose only character ends in the next
 SIGNS = {chr(code): chr(0x2400 + code) for code in range(32)} | {"\n": "⏎", "\t": "⇥", "\x7f": "␡"}
-JOINERS = "\u200c\u200d"  # they turn nothing around, and Persian and emoji need them
+JOINERS = {"\u200c", "\u200d"}  # they turn nothing around, and Persian and emoji need them
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,7 @@ class Piece:
 
 
 class Tree:
-    """The branches of a trace that are drawn, those that are lost, and their text.
-
-    `most` finished branches are drawn, the best. Error where a node's parent is not in the trace.
-    """
+    """The branches of a trace that are drawn (of the finished ones the `most` best), those that are lost, their text."""
 
     def __init__(self, trace: Trace, decode: Decode, most: int):
         self.trace, self.decode = trace, decode
@@ -92,8 +88,7 @@ class Tree:
         spots = [spot for spot in self.below if spot != ROOT]
         finished = [spot for spot in spots if trace.node(spot).fate == "finished"]
         finished.sort(key=lambda spot: -trace.node(spot).score)  # of equal scores the earlier stays ahead
-        last = len(trace.steps) - 1
-        running = [spot for spot in spots if spot[0] == last and trace.node(spot).fate == "running"]
+        running = [spot for spot in spots if spot[0] == len(trace.steps) - 1 and trace.node(spot).fate == "running"]
         self.best = finished[0] if finished else None
         self.ends, self.hidden = sorted(finished[:most] + running), len(finished[most:])
         self.kept = {spot for end in self.ends for spot in trace.spots(end)}
@@ -125,18 +120,14 @@ class Tree:
 
     def text(self, above: Spot, last: Spot) -> str:
         """What the tokens after `above` up to `last` add. A character cut in half belongs to the piece that ends it."""
-        text = self._whole(last) if self.below[last] else self._decoded(last)
+        text = self._whole(last) if self.below[last] else self.decode(self.trace.branch(*last))
         return visible(text[len(self._whole(above)) :]) or HALF
 
-    def _decoded(self, spot: Spot) -> str:
-        ids = self.trace.branch(*spot)
-        return self.decode(ids) if ids else ""
-
     def _whole(self, spot: Spot) -> str:
-        return self._decoded(spot).rstrip("\ufffd")
+        return self.decode(self.trace.branch(*spot)).rstrip("\ufffd") if spot != ROOT else ""
 
     def before(self, spot: Spot) -> str:
-        return visible("…" + self._whole(spot)[-CONTEXT:])
+        return "(prompt)" if spot == ROOT else visible("…" + self._whole(spot)[-CONTEXT:])
 
     def cuts(self, above: Spot, run: list[Spot]) -> list[tuple[Spot, Spot]]:
         """A run cut at whole characters: (the spot above, the last spot) of each part, most often a single token."""
@@ -151,41 +142,44 @@ class Tree:
         """log P of the tokens after `above` up to `last`."""
         return sum(self.trace.node(spot).logprob for spot in self.trace.spots(last)[above[0] + 1 :])
 
+    def percent(self, spot: Spot) -> str:
+        share = math.exp(self.trace.node(spot).logprob)
+        return f"{share:4.0%}" if share >= 0.005 else " <1%"
+
     def end(self, spot: Spot) -> str:
         """How a branch ended, in words; "" for one that was dropped."""
         node = self.trace.node(spot)
         if node.fate == "finished":
             return f"■ finished, score {node.score:.3f}" + (" ★ best" if spot == self.best else "")
-        return f"▶ still running, total {node.total:.3f}" if spot in self.ends else ""
+        return f"▸ still running, total {node.total:.3f}" if spot in self.ends else ""
 
     def summary(self) -> str:
         """One line that counts the branches by how they ended."""
-        if len(self.below) == 1:
-            return "The search wrote nothing."
         fates, steps = [self.trace.node(end).fate for end in self.ends], len(self.trace.steps)
         lost = sum(not ways for ways in self.below.values()) - len(self.ends) - self.hidden
         hidden = f" ({self.hidden} not drawn)" if self.hidden else ""
         finished = f"{fates.count('finished') + self.hidden} finished{hidden}"
-        return f"{steps} step{'s' * (steps > 1)}: {finished}, {fates.count('running')} still running, {lost} dropped"
+        return f"{steps} step{'s' * (steps != 1)}: {finished}, {fates.count('running')} still running, {lost} dropped"
 
 
 def as_text(trace: Trace, decode: Decode, width: int = 100, dropped: bool = False, most: int = 8) -> str:
-    """The tree as lines of at most `width` columns; a number is exp(logprob) of the first token after a parting.
+    """The tree as lines of at most `width` columns, 30 or more; a number is the probability of the next token.
 
-    `most` finished branches are drawn, the best; give K. `dropped` lists below each piece the branches that left it
-    and are not drawn: ✗ …before 17% [text]. Where indenting takes half the width, branches stand side by side and each
-    repeats the beginning they share.
+    Of the finished branches the `most` best are drawn: give K. `dropped` lists below each piece the branches that left
+    it and are not drawn: ✗ …before 17% [text]. Where indenting takes half the width, branches repeat what they share.
 
     >>> ids = [Node(-1, 65, -0.2, -0.2, "running"), Node(-1, 66, -2.0, -2.0, "finished", -2.0)]
     >>> print(as_text(Trace([ids]), lambda ids: bytes(ids).decode()))
     1 step: 1 finished, 1 still running, 0 dropped
     (prompt)
-    ├─  82% A  ▶ still running, total -0.200
+    ├─  82% A  ▸ still running, total -0.200
     └─  14% B  ■ finished, score -2.000 ★ best
     """
-    tree = Tree(trace, decode, most)
-    root = tree.grow(max(1, width // 2 // INDENT))
-    return "\n".join([tree.summary(), *(_draw(tree, root, "", "", width, dropped) if trace.steps else [])])
+    tree, width = Tree(trace, decode, most), max(width, 30)
+    lines = _broken(tree.summary(), width)
+    if trace.steps:
+        lines += _draw(tree, tree.grow(width // 2 // INDENT), "", "", width, dropped)
+    return "\n".join(lines)
 
 
 def _draw(tree: Tree, piece: Piece, head: str, rest: str, width: int, dropped: bool) -> list[str]:
@@ -193,9 +187,9 @@ def _draw(tree: Tree, piece: Piece, head: str, rest: str, width: int, dropped: b
     lines = ["(prompt)"]
     if piece.run:
         text, end = tree.text(piece.above, piece.run[-1]), tree.end(piece.run[-1])
-        lines = _wrap(f"{head}{_percent(tree, piece.run[0])} ", f"{guide}    ", text, end, width)
+        lines = _wrap(f"{head}{tree.percent(piece.run[0])} ", f"{guide}    ", text, end, width)
     for left, ways in piece.lost if dropped else []:
-        said = [f"{_percent(tree, a)} [{tree.text(left, b)}] {tree.end(b)}".strip() for a, b in ways]
+        said = [f"{tree.percent(a)} [{tree.text(left, b)}] {tree.end(b)}".strip() for a, b in ways]
         lines += _wrap(f"{guide}  ✗ ", f"{guide}    ", "  ".join([tree.before(left), *said]), "", width)
     for child in piece.children:
         mark, below = ("└─ ", "   ") if child is piece.children[-1] else ("├─ ", "│  ")
@@ -203,23 +197,27 @@ def _draw(tree: Tree, piece: Piece, head: str, rest: str, width: int, dropped: b
     return lines
 
 
-def _percent(tree: Tree, spot: Spot) -> str:
-    share = 100 * math.exp(tree.trace.node(spot).logprob)
-    return f"{share:3.0f}%" if share >= 0.5 else " <1%"
-
-
 def _wrap(head: str, rest: str, text: str, end: str, width: int) -> list[str]:
-    """`head` + text + end as lines, the later ones beginning with `rest`; broken at a blank where one is near."""
-    lines, room = [], max(10, width - len(head))
+    """`head` + text + end as lines, the later ones beginning with `rest`, which is as wide."""
+    room = width - len(head)
+    lines = _broken(text, room)
+    if end and _columns(f"{lines[-1]}  {end}") <= room:
+        lines[-1] += f"  {end}"
+    elif end:
+        lines += _broken(end, room)
+    return [((rest if i else head) + line).rstrip() for i, line in enumerate(lines)]
+
+
+def _broken(text: str, room: int) -> list[str]:
+    """Parts of at most `room` columns, cut at a blank where one is near."""
+    parts = []
     while _columns(text) > room:
-        fits = next(i for i in range(min(room, len(text)), 0, -1) if _columns(text[:i]) <= room)
+        fits = next((i for i in range(min(room, len(text)), 0, -1) if _columns(text[:i]) <= room), 1)
         blank = text.rfind(" ", 0, fits) + 1
         fits = blank if blank > fits // 2 else fits
-        lines.append(text[:fits])
-        text, room = text[fits:], max(10, width - len(rest))
-    together = _columns(text) + 2 + _columns(end) <= room
-    lines += [f"{text}  {end}" if end and together else text] + [end] * (bool(end) and not together)
-    return [((rest if i else head) + line).rstrip() for i, line in enumerate(lines)]
+        parts.append(text[:fits])
+        text = text[fits:]
+    return [*parts, text]
 
 
 def _columns(text: str) -> int:
@@ -235,8 +233,8 @@ def visible(text: str) -> str:
     ('no⏎cough␛[2J⟨202E⟩', '␣')
     """
     text = text.replace(" ", "␣") if text.isspace() else text
-    hidden = {char for char in set(text) if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
-    signs = {char: f"⟨{ord(char):04X}⟩" for char in hidden - set(JOINERS)} | SIGNS
+    hidden = {char for char in set(text) - JOINERS if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    signs = {char: f"⟨{ord(char):04X}⟩" for char in hidden} | SIGNS
     return "".join(signs.get(char, char) for char in text)
 
 
@@ -250,6 +248,4 @@ def as_html(trace: Trace, decode: Decode, title: str, most: int = 8) -> str:
     template = resources.files(__package__).joinpath("tree.html").read_text(encoding="utf-8")
     tree = Tree(trace, decode, most)
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    return page.render(
-        title=visible(title), tree=tree, root=tree.grow(HTML_DEPTH), percent=partial(_percent, tree), exp=math.exp
-    )
+    return page.render(title=visible(title), tree=tree, root=tree.grow(HTML_DEPTH), exp=math.exp)

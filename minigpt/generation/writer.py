@@ -1,0 +1,155 @@
+"""From prompts to printed texts: what sample.py does with a model and its options.
+
+encode -> generate, beam_search or score -> text up to the first stop string, or a record for scripts
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from minigpt.errors import Error
+from minigpt.generation.beams import beam_search
+from minigpt.generation.constraints import OneOf, StartsWith
+from minigpt.generation.generate import generate, stream
+from minigpt.generation.scoring import best_of_n, score
+from minigpt.generation.stops import TextStream
+from minigpt.generation.tree import as_html, as_text
+from minigpt.model import GPT
+from minigpt.sample_options import Beams, Choosing, Steering
+from minigpt.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Text:
+    """A continuation: `finish` is "end" (the model's), "stop" (a stop string) or "length"."""
+
+    text: str
+    tokens: list[int]
+    finish: str
+    more: dict  # scores, as far as there are any
+
+
+class Writer:
+    """Prompts in, texts out."""
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, choosing: Choosing, steering: Steering, beams: Beams):
+        self.model, self.tokenizer = model, tokenizer
+        self.choosing, self.steering, self.beams = choosing, steering, beams
+        if steering.contains and beams.num_beams == 1:
+            raise Error("--contains leads beams to a phrase: give --num-beams, more than the phrase has tokens")
+        self.limits = {"max_new_tokens": steering.max_new_tokens, "eos": tokenizer.eot} | self._steering()
+        names = ("top_k", "top_p", "min_p", "typical_p", "seed")
+        self.sampling = {name: getattr(choosing, name) for name in names}
+        self.sampling["temperature"] = 0 if choosing.greedy else choosing.temperature
+        self.overflow = "slide" if steering.slide else "stop"
+
+    def _steering(self) -> dict:
+        names = ("min_new_tokens", "repetition_penalty", "frequency_penalty", "presence_penalty", "no_repeat_ngram")
+        chosen = {name: getattr(self.steering, name) for name in names}
+        extra = []
+        if self.steering.one_of:
+            extra.append(OneOf([self.tokenizer.encode(phrase) for phrase in self.steering.one_of], self.tokenizer.eot))
+        if self.steering.starts_with:
+            extra.append(StartsWith(self.tokenizer.encode(self.steering.starts_with)))
+        return chosen | {"extra": tuple(extra)}
+
+    def encode(self, prompt: str, where: str, eot: bool = True) -> list[int]:
+        """The ids the model reads; `Error` if there are none, or more than it can read."""
+        ids = [self.tokenizer.eot] * eot + self.tokenizer.encode(prompt)
+        if not ids:
+            raise Error(f"{where} is empty: write something, or leave out --no-eot")
+        if len(ids) > (context := self.model.config.context):
+            raise Error(f"{where} has {len(ids)} tokens, the model's context holds {context}: shorten it")
+        return ids
+
+    def pieces(self, ids: list[int], row: int) -> Iterator[str]:
+        """The continuation as it is made. `row` numbers the texts: each has its own randomness."""
+        tokens = stream(self.model, ids, row=row, overflow=self.overflow, **self.limits, **self.sampling)
+        text = TextStream(self.tokenizer, self.steering.stop)
+        return self._pieces(tokens, text)  # the arguments are checked before the first piece is asked for
+
+    def _pieces(self, tokens: Iterator[int], text: TextStream) -> Iterator[str]:
+        for token in tokens:
+            if token != self.tokenizer.eot:
+                yield text.push(token)
+            if text.done:
+                return
+        yield text.flush()
+
+    def batch(self, prompts: list[list[int]], row: int) -> list[Text]:
+        """Continuations of all of them, written at once; the texts of `pieces`."""
+        options = {"row": row, "overflow": self.overflow} | self.limits | self.sampling
+        return [self.cut(tokens) for tokens in generate(self.model, prompts, **options)]
+
+    def best(self, ids: list[int]) -> Text:
+        """The likeliest of several samples."""
+        tokens, found = best_of_n(self.model, ids, self.choosing.best_of, **self.limits, **self.sampling)[0]
+        return self.cut(tokens, logprob=found.total, perplexity=found.perplexity)
+
+    def search(self, ids: list[int]) -> tuple[list[Text], str, str]:
+        """The best beams of a prompt, and the tree of the search as text and as a page."""
+        it, traces = self.beams, []
+        stopping = {"true": True, "false": False}.get(it.early_stopping, it.early_stopping)
+        found = beam_search(
+            self.model, [ids], num_beams=it.num_beams, num_return_sequences=it.num_return, groups=it.groups,
+            length_penalty=it.length_penalty, early_stopping=stopping, diversity=it.diversity, traces=traces,
+            contains=[self.tokenizer.encode(phrase) for phrase in self.steering.contains], **self.limits,
+        )[0]  # fmt: skip
+        texts = [self.cut(beam.tokens, score=beam.score, logprob=beam.total, logprobs=beam.logprobs) for beam in found]
+        tree = as_text(traces[0], self.tokenizer.decode) if it.show_beams else ""
+        page = as_html(traces[0], self.tokenizer.decode, "Beam search") if it.beams_html else ""
+        return texts, tree, page
+
+    def rate(self, ids: list[int]) -> dict:
+        """How likely the model finds a text, after its first token."""
+        if len(ids) < 2:
+            raise Error("a text of one token has no probability here, as nothing stands before it: give a longer one")
+        found = score(self.model, [ids])[0]
+        return {
+            "tokens": len(found.logprobs),
+            "logprob": found.total,
+            "perplexity": found.perplexity,
+            "bits_per_byte": -found.total / math.log(2) / max(1, len(self.tokenizer.decode(ids[1:]).encode())),
+        }
+
+    def cut(self, tokens: list[int], **more) -> Text:
+        """Tokens as text, up to the first stop string."""
+        text, finish = TextStream(self.tokenizer, self.steering.stop), "length"
+        shown = "".join(self._pieces(iter(tokens), text))
+        if text.done:
+            finish = "stop"
+        elif tokens and tokens[-1] == self.tokenizer.eot:
+            finish = "end"
+        return Text(shown, tokens, finish, more)
+
+
+def record(prompt: str, text: Text, adapter: str | None) -> str:
+    """A line for scripts."""
+    whole = {"prompt": prompt, "text": text.text, "finish": text.finish, "tokens": text.tokens} | text.more
+    return json.dumps(whole | ({"adapter": adapter} if adapter else {}), ensure_ascii=False)
+
+
+def read_prompts(file: Path) -> list[str]:
+    """One prompt a line, blank lines left out; or the field "prompt" of each line of a .jsonl file."""
+    try:
+        lines = file.read_text("utf-8-sig").split("\n")  # not splitlines: U+2028 and its like are text
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Error(f"{file}: cannot read the prompts: {getattr(problem, 'strerror', None) or problem}") from None
+    numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
+        raise Error(f"{file}: holds no prompts: write one a line")
+    if file.suffix != ".jsonl":
+        return [line for _, line in numbered]
+    return [_prompt_of(line, f"{file}:{number}") for number, line in numbered]
+
+
+def _prompt_of(line: str, where: str) -> str:
+    try:
+        found = json.loads(line)
+    except ValueError as problem:
+        raise Error(f"{where}: not valid JSON ({problem})") from None
+    if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
+        raise Error(f'{where}: expected an object with the text field "prompt", such as {{"prompt": "Dx:"}}')
+    return found["prompt"]

@@ -1,0 +1,101 @@
+"""The options of sample.py, one record a concern. Importing this does not wait for torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from minigpt.errors import Error
+
+
+@dataclass(frozen=True)
+class Input:
+    """Model, adapters and prompts."""
+
+    model: Path = field(metadata={"positional": True})  # a run or Hugging Face directory
+    prompt: tuple[str, ...] = ()  # the beginning of a document; repeat the option for several
+    prompts: Path | None = None  # file of prompts: one a line, or .jsonl with the field "prompt"
+    interactive: bool = False  # read prompts from standard input, a line each
+    eot: bool = True  # put the end-of-text token before each prompt, as in training
+    adapter: tuple[str, ...] = ()  # LoRA adapter: one for all prompts, or one for each; "base" for none
+    merge: bool = False  # put the adapter into the weights first: the speed of the base
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How the next token is chosen."""
+
+    temperature: float = 0.8  # below 1 plainer, above 1 wilder, 0 greedy
+    top_k: int | None = None  # draw from the k most likely tokens only
+    top_p: float | None = None  # draw from the likeliest tokens that hold this much probability
+    min_p: float | None = None  # draw from tokens at least this share as likely as the likeliest
+    typical_p: float | None = None  # draw from the tokens that surprise as much as expected, holding this much
+    greedy: bool = False  # always the most likely token, whatever the temperature
+    num_samples: int = 1  # texts for each prompt
+    best_of: int | None = None  # write so many, print the likeliest (mean log-probability of a token)
+    seed: int = 0  # another seed, other texts
+
+    def __post_init__(self):
+        at_least_1(self, "num_samples", "best_of")
+        if self.greedy and max(self.num_samples, self.best_of or 1) > 1:
+            raise Error("--greedy writes the same text every time: leave out --num-samples and --best-of")
+        if self.best_of is not None and self.num_samples > 1:
+            raise Error("--best-of prints one text of many: leave out --num-samples")
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What the text may hold, and where it ends."""
+
+    max_new_tokens: int = 256  # at most this many tokens a text
+    min_new_tokens: int = 0  # no end before so many
+    stop: tuple[str, ...] = ()  # end before this text, wherever tokens begin; repeat for several
+    slide: bool = False  # go on past the context, forgetting the oldest half whenever it is full
+    repetition_penalty: float | None = None  # above 1: what occurred, prompt included, becomes less likely
+    frequency_penalty: float = 0.0  # subtracted from a token's logit for each time it was written
+    presence_penalty: float = 0.0  # subtracted once if it was written at all
+    no_repeat_ngram: int | None = None  # no n tokens in a row twice
+    one_of: tuple[str, ...] = ()  # the text is one of these, whole; repeat for each
+    starts_with: str | None = None  # the text begins so
+    contains: tuple[str, ...] = ()  # the text holds this; repeat for several (with --num-beams)
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Beam search: the likeliest texts, no randomness."""
+
+    num_beams: int = 1  # texts followed at once; 1 is no beam search
+    num_return: int = 1  # how many of them to print, best first
+    length_penalty: float = 1.0  # log-probability / length^this: 0 favours short texts, 1 the mean
+    early_stopping: Literal["false", "true", "never"] = "false"  # true: as soon as all have ended
+    groups: int = 1  # searches that keep apart from each other
+    diversity: float = 0.0  # how much: cost of a token that an earlier group took
+    show_beams: bool = False  # print the tree of the search
+    beams_html: Path | None = None  # write the tree as a page
+
+    def __post_init__(self):
+        at_least_1(self, "num_beams", "num_return")
+        if self.num_return > self.num_beams:
+            raise Error(f"--num-return is {self.num_return}, of {self.num_beams} beams: give more --num-beams")
+        if self.num_beams == 1 and (self.show_beams or self.beams_html):
+            raise Error("--show-beams and --beams-html draw a beam search: give --num-beams, such as 4")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Output and machine."""
+
+    echo: bool = True  # print the prompt before its continuation (never with --interactive)
+    json: bool = False  # a JSON object a line for scripts: prompt, text, tokens, how it ended, scores
+    score: bool = False  # write nothing: how likely is each prompt? log-probability and perplexity
+    batch_size: int = 8  # texts written at once where they need not appear as they are made (--json)
+    weights: Literal["float32", "int8"] = "float32"  # int8: faster on a CPU, a little less exact
+    threads: int | None = None  # CPU threads; all cores if not given
+
+    def __post_init__(self):
+        at_least_1(self, "threads", "batch_size")
+
+
+def at_least_1(record, *names: str):
+    for name in names:
+        if (value := getattr(record, name)) is not None and value < 1:
+            raise Error(f"--{name.replace('_', '-')} is {value}: give a whole number of at least 1")
