@@ -4,8 +4,8 @@
     python bench/few_rows.py --run runs/notes    also the loss of a trained run in float32 and int8
 
 12 layers of q, k, v, o (768 -> 768), up (768 -> 3072), down, and the head (768 -> 50257): 73 products, 124M weights,
-fp32, 2 threads. The kernels take turns within a round. A product counts with its quickest of all rounds, a pass with the sum
-of them: others on the machine only ever add time. The weights, 500 MB, are read from memory each time.
+fp32, 2 threads. The kernels take turns within a round. A product counts with its quickest of all rounds, a pass with
+the sum of them: others on the machine only add time. The weights, 500 MB, are read from memory each time.
 The loss is that of the run's whole validation text, every weight in 8 bits, small ones too.
 """
 

@@ -74,7 +74,7 @@ class Piece:
 
 
 class Tree:
-    """The branches of a trace that are drawn (of the finished ones the `most` best), those that are lost, their text."""
+    """The branches that are drawn, of the finished ones the `most` best; those that are lost; and their text."""
 
     def __init__(self, trace: Trace, decode: Decode, most: int):
         self.trace, self.decode = trace, decode
@@ -131,12 +131,11 @@ class Tree:
 
     def cuts(self, above: Spot, run: list[Spot]) -> list[tuple[Spot, Spot]]:
         """A run cut at whole characters: (the spot above, the last spot) of each part, most often a single token."""
-        cuts = []
-        for spot in run:
-            if spot == run[-1] or len(self._whole(spot)) > len(self._whole(above)):
-                cuts.append((above, spot))
-                above = spot
-        return cuts
+        ends = [
+            spot for spot, before in zip(run, [above, *run], strict=False) if self._whole(spot) > self._whole(before)
+        ]
+        ends[-1:] = run[-1:]  # half a character at the end of the run stays with the part before it
+        return list(zip([above, *ends], ends, strict=False))
 
     def logprob(self, above: Spot, last: Spot) -> float:
         """log P of the tokens after `above` up to `last`."""
@@ -156,7 +155,7 @@ class Tree:
     def summary(self) -> str:
         """One line that counts the branches by how they ended."""
         fates, steps = [self.trace.node(end).fate for end in self.ends], len(self.trace.steps)
-        lost = sum(not ways for ways in self.below.values()) - len(self.ends) - self.hidden
+        lost = sum(not ways for spot, ways in self.below.items() if spot != ROOT) - len(self.ends) - self.hidden
         hidden = f" ({self.hidden} not drawn)" if self.hidden else ""
         finished = f"{fates.count('finished') + self.hidden} finished{hidden}"
         return f"{steps} step{'s' * (steps != 1)}: {finished}, {fates.count('running')} still running, {lost} dropped"
@@ -215,8 +214,7 @@ def _broken(text: str, room: int) -> list[str]:
         fits = next((i for i in range(min(room, len(text)), 0, -1) if _columns(text[:i]) <= room), 1)
         blank = text.rfind(" ", 0, fits) + 1
         fits = blank if blank > fits // 2 else fits
-        parts.append(text[:fits])
-        text = text[fits:]
+        parts, text = [*parts, text[:fits]], text[fits:]
     return [*parts, text]
 
 

@@ -98,8 +98,8 @@ class Writer:
             contains=[self.tokenizer.encode(phrase) for phrase in self.steering.contains], **self.limits,
         )[0]  # fmt: skip
         texts = [self.cut(beam.tokens, score=beam.score, logprob=beam.total, logprobs=beam.logprobs) for beam in found]
-        tree = as_text(traces[0], self.tokenizer.decode) if it.show_beams else ""
-        page = as_html(traces[0], self.tokenizer.decode, "Beam search") if it.beams_html else ""
+        tree = as_text(traces[0], self.tokenizer.decode, most=it.num_beams) if it.show_beams else ""
+        page = as_html(traces[0], self.tokenizer.decode, "Beam search", most=it.num_beams) if it.beams_html else ""
         return texts, tree, page
 
     def rate(self, ids: list[int]) -> dict:
