@@ -47,6 +47,8 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/import_time.py
 	$(BIN)/python bench/lora_exact.py
 	$(BIN)/python bench/lora_speed.py
+	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/few_rows.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

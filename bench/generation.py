@@ -93,10 +93,13 @@ def _their_names(hub, model):
     """Our parameters as transformers names and joins them."""
     import torch
 
-    ours = dict(model.named_parameters())
+    ours = dict(model.named_parameters(remove_duplicate=False))
     for entry in hub.layout(model.config):
         whole = torch.cat([ours[name].detach() for name in entry.ours])
-        yield "transformer." + entry.name.removeprefix("transformer."), whole.T.contiguous() if entry.transposed else whole
+        name = (
+            entry.name if entry.name.startswith("lm_head") else f"transformer.{entry.name.removeprefix('transformer.')}"
+        )
+        yield name, whole.T.contiguous() if entry.transposed else whole
 
 
 def seconds(run, work: Work) -> float:

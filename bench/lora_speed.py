@@ -91,6 +91,7 @@ def train_worker(torch, name: str, steps: int) -> dict:
 def decode(torch, times: int):
     """One token through base, merged and adapted model, in turn: milliseconds and speed against the base."""
     import lora
+    from minigpt.serving import serving
 
     torch.set_num_threads(2)
     model, base = our_model().eval(), our_model().eval()
@@ -99,7 +100,16 @@ def decode(torch, times: int):
         lora.attach(model, lora.Config(r=8, alpha=16, targets="all-linear"), name=name)
     for parameter in lora.parameters(model):
         torch.nn.init.normal_(parameter, std=0.01)
-    print("| one token | rows | ms | speed against |\n|---|---|---|---|")
+    print("| one token | weights | rows | ms | speed against |\n|---|---|---|---|---|")
+    with lora.serving(model):
+        _decode(torch, model, base, times, "as they are")
+        with serving(model):
+            _decode(torch, model, None, times, "laid out")  # merge first, then lay out: then it is the base
+
+
+def _decode(torch, model, base, times: int, weights: str):
+    import lora
+
     for rows in (1, 8):
         x = torch.randint(V, (rows, 1))
         seconds = {}
@@ -118,16 +128,17 @@ def decode(torch, times: int):
             if rows > 1:
                 with lora.rows(model, list("abcd") * 2):
                     clock("4 adapters mixed", model)
-        lora.merge(model, "a")
-        for _ in range(times):  # other memory than the unmerged weights, so beside another model
-            clock("another base", base)
-            clock("merged", model)
-        lora.unmerge(model)
+        if base is not None:
+            lora.merge(model, "a")
+            for _ in range(times):  # other memory than the unmerged weights, so beside another model
+                clock("another base", base)
+                clock("merged", model)
+            lora.unmerge(model)
         against = {"q and v": "base", "all linear": "base", "4 adapters mixed": "all linear", "merged": "another base"}
         for name, found in seconds.items():
             peer = against.get(name)
             ratio = f"{statistics.median(seconds[peer]) / statistics.median(found):.2f} of {peer}" if peer else ""
-            print(f"| {name} | {rows} | {1000 * statistics.median(found):.1f} | {ratio} |")
+            print(f"| {name} | {weights} | {rows} | {1000 * statistics.median(found):.1f} | {ratio} |")
 
 
 def median_seconds(step, steps: int) -> float:

@@ -69,7 +69,11 @@ class TiedAdapter(nn.Module):
     def __init__(self, head: Adapter):
         super().__init__()
         self.head = head
-        self.config, self.scale, self.rank = head.config, head.scale, head.rank
+        self.config, self.rank = head.config, head.rank
+
+    @property
+    def scale(self) -> float:
+        return self.head.scale
 
     def factors(self) -> tuple[Tensor, Tensor]:
         A, B = self.head.factors()

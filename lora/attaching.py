@@ -76,8 +76,11 @@ def add(model: nn.Module, path: str, name: str, adapter: nn.Module):
 
 
 def replace(model: nn.Module, path: str, module: nn.Module):
-    parent, _, leaf = path.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    """Put `module` in the place of the one at `path`; in all its places, if the model has it under several names."""
+    old = model.get_submodule(path)
+    for parent in list(model.modules()):
+        for leaf in [leaf for leaf, child in parent._modules.items() if child is old]:
+            setattr(parent, leaf, module)
 
 
 def hold_whole(model: nn.Module, path: str, name: str, only: str | None = None):

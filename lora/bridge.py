@@ -210,11 +210,14 @@ def load(
     return report(model, name)
 
 
-def refill(model: nn.Module, directory: str | Path, name: str | None = None):
+def refill(model: nn.Module, directory: str | Path, name: str | None = None, check_base: bool = True):
     """Put the numbers of an adapter on disk into the one attached as `name`, which must have its shape."""
     from lora.installing import fill
 
-    fill(model, files.read(directory), _only(model) if name is None else name, where=str(directory))
+    stored = files.read(directory)
+    if check_base:
+        check_fingerprint(model, stored, directory)
+    fill(model, stored, _only(model) if name is None else name, where=str(directory))
 
 
 def check_fingerprint(model: nn.Module, stored: files.Stored, where):

@@ -142,6 +142,7 @@ def _check(finding: Finding, total: Sum, merged: Rows, policy: str, dtype: torch
         best = round_once(truth, dtype).to(found.dtype)
         visible = visible or not torch.equal(best, round_once(weight, dtype).to(found.dtype))
         bad = (found != best).view(-1).nonzero()[:, 0]  # places in the block as one row
+        bad = bad[~(found.view(-1)[bad].isnan() & best.view(-1)[bad].isnan())]
         if len(bad):
             bound = bound or Bound(total, dtype)
             lean = lean or Lean(bound)
@@ -178,7 +179,7 @@ def _judge(finding: Finding, bound: Bound, lean: Lean, rows: slice, block: tuple
         fine = share <= 1
     if bound.dtype != is_.dtype:  # computed in a narrower dtype, it can hold numbers of that dtype only
         fine &= is_.to(bound.dtype).to(is_.dtype) == is_
-    return ~(fine | (is_.isnan() & should.isnan()))
+    return ~fine
 
 
 def _largest(values: Tensor) -> float:

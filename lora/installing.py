@@ -12,9 +12,10 @@ from lora.exact import Update
 from lora.files import Stored
 from lora.inventory import check_known, holders, modules_of
 from lora.layers import EmbeddingLayer
-from lora.layout import Layout
-from lora.switching import use
-from lora.targets import base_module, kind_of, sizes_of
+from lora.layout import Layout, split
+from lora.saved import Holder
+from lora.switching import refuse_merged, use
+from lora.targets import base_module, check_plain, kind_of, sizes_of
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,31 @@ def install(model: nn.Module, stored: Stored, name: str, trainable: bool, where:
 def fill(model: nn.Module, stored: Stored, name: str, where: str):
     """Copy a stored adapter into the attached one: its parameters stay the objects that an optimizer knows."""
     check_known(model, name)
+    refuse_merged(model, "refilling one")
     found = plan(model, stored, where)
-    held = {path: holder.adapters[name] for path, holder in holders(model).items() if name in holder.adapters}
+    held = {path: holder for path, holder in holders(model).items() if name in holder.adapters}
     differs = held.keys() ^ (found.pieces.keys() | found.wholes.keys() | found.tied.keys())
-    for path, piece in found.pieces.items():
-        mine = held.get(path)
-        if mine is None or (mine.A.shape, mine.B.shape, mine.scale) != (piece.A.shape, piece.B.shape, piece.scale):
+    for path in (found.pieces.keys() | found.wholes.keys()) - differs:
+        if _form(held[path], name) != _form_on_disk(found, path):
             differs.add(path)
     if differs:
         raise Error(f"{where}: differs from adapter {name!r} at {min(differs)}: give the options it was made with")
     _copy(model, found, name)
+
+
+def _form(holder: Holder, name: str) -> tuple:
+    """Shapes of what is the adapter's own, and its scale."""
+    base, adapter = {id(parameter) for parameter in holder.base.parameters()}, holder.adapters[name]
+    shapes = {own: parameter.shape for own, parameter in adapter.named_parameters() if id(parameter) not in base}
+    return shapes, getattr(adapter, "scale", None)
+
+
+def _form_on_disk(found: Plan, path: str) -> tuple:
+    if path in found.wholes:
+        return {own: tensor.shape for own, tensor in found.wholes[path].items()}, None
+    piece = found.pieces[path]
+    tensors = {"A": piece.A, "B": piece.B, "magnitude": piece.magnitude, "bias": found.biases.get(path)}
+    return {own: tensor.shape for own, tensor in tensors.items() if tensor is not None}, piece.scale
 
 
 @torch.no_grad()
@@ -130,6 +146,7 @@ def _pieces(path: str, update: Update, stored: Stored, layout: Layout, modules, 
         if kind is None or (kind is EmbeddingLayer) != (path in stored.embeddings):
             found = type(base_module(modules[owner])).__name__
             raise Error(f"{where}: the tensors of {path} are not for a {found}: not an adapter of this model")
+        check_plain(owner, modules[owner])
     sizes = [sizes_of(modules[owner])[1] for owner in owners]
     n_in, n_out = sizes_of(modules[owners[0]])[0], sum(sizes)
     if (update.A.shape[1], update.B.shape[0]) != (n_in, n_out):
@@ -162,25 +179,6 @@ def _whole_or_sliced(path: str, update: Update, stored: Stored) -> Piece:
     packed = torch.cat([rows[i][:, block] for i, block in enumerate(blocks) if block is not None])
     parts = tuple((size, block is not None) for size, block in zip(sizes, blocks, strict=True))
     return Piece(update.A, packed, update.scale, None, parts)
-
-
-def split(B: Tensor, sizes: list[int], ranks: list[int]) -> list[slice | None] | None:
-    """Which ranks of B (O, R) belong to which of its parts, from `ranks` or from the zeros; None if it has no blocks.
-
-    >>> B = torch.zeros(6, 2); B[:2, 0] = 1; B[4:, 1] = 1
-    >>> split(B, [2, 2, 2], [])
-    [slice(0, 1, None), None, slice(1, 2, None)]
-    """
-    if not ranks:
-        filled = torch.stack([part.ne(0).any(0) for part in B.split(sizes)])  # (parts, R)
-        if bool((filled.sum(0) != 1).any()):
-            return None
-        owners = filled.int().argmax(0)
-        ranks = [int((owners == index).sum()) for index in range(len(sizes))]
-        if not torch.equal(owners, owners.sort().values) or max(ranks) == 0:
-            return None
-    ends = torch.tensor([0, *ranks]).cumsum(0).tolist()
-    return [slice(a, b) if b > a else None for a, b in zip(ends, ends[1:], strict=False)]
 
 
 def _tied(stored: Stored, where: str) -> dict[str, str]:

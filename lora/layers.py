@@ -11,26 +11,9 @@ from lora import dora
 from lora.adapter import joined, owners
 from lora.errors import Error
 from lora.exact import Update
-from lora.product import fast
+from lora.kept import Kept
+from lora.product import fast, plain
 from lora.saved import Holder
-
-
-class Kept:
-    """A, B and mask of the adapters at work, while `lora.serving` promises that they stay as they are: joining them
-    anew for each token would cost more than using them.
-
-    Only a promise makes it safe. A tensor's version counter does not see what a fused optimizer or `.data` writes.
-    """
-
-    def __init__(self, layer: "Layer", A: Tensor, B: Tensor, mask: Tensor | None):
-        # Transposed in memory, as the products read them.
-        self.factors = A.detach().T.contiguous().T, B.detach().T.contiguous().T, mask
-        self.active, self.rows, self.inference = layer.active, layer.rows, torch.is_inference_mode_enabled()
-
-    def serves(self, layer: "Layer") -> bool:
-        if layer.active is not self.active or layer.rows is not self.rows or layer.merged or not layer.enabled:
-            return False
-        return self.inference == torch.is_inference_mode_enabled() and layer.frozen()
 
 
 class _LearnsNothing(torch.autograd.Function):
@@ -154,7 +137,7 @@ class Layer(Holder):
         stretch = adapter.magnitude / dora.lengths(weight, self.squares(), *adapter.factors(), adapter.scale)
         bias = self.base.bias if bias is None else bias
         # In this order h stays as it is, bit for bit, while the stretch is 1.
-        return h + (stretch - 1) * (h if bias is None else h - bias).to(stretch.dtype)
+        return (h + (stretch - 1) * (h if bias is None else h - bias).to(stretch.dtype)).to(h.dtype)
 
     def squares(self) -> Tensor:
         """|w|^2 of each row of W (O, I), in float32 at least."""
@@ -173,7 +156,8 @@ class Layer(Holder):
         return x * (torch.rand_like(x) >= p) / (1 - p)
 
     def _add(self, h: Tensor, x: Tensor, A: Tensor, B: Tensor, scale) -> Tensor:
-        return fast(h, x, A, B, scale)
+        # A hook on the base may keep h: then it is not ours to add into.
+        return (plain if self.base._forward_hooks else fast)(h, x, A, B, scale)
 
     def enable(self, enabled: bool):
         """Off, the layer is its base, merged or not; what is put aside meanwhile is the merged weight."""
@@ -188,6 +172,31 @@ class Layer(Holder):
         for name, parameter in zip(("weight", "bias"), aside, strict=True):
             if parameter is not None:
                 self.base._parameters[name] = parameter
+
+    def unmerge(self):
+        """The weights of before; those that hold the adapters are let go."""
+        if self.merged and self.enabled:
+            self.exchange()
+        self.merged, self.original = (), ()
+
+    def state_dict(self, *args, **kwargs):
+        """Of the base without adapters, and of them: the same merged or not."""
+        enabled = self.enabled
+        self.enable(False)
+        try:
+            return super().state_dict(*args, **kwargs)
+        finally:
+            self.enable(enabled)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        # What is loaded is a base and its adapters: a weight merged of other numbers would hide them.
+        self.unmerge()
+        self.kept = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict:
+        # Whoever promised that nothing changes did not speak for copies.
+        return self.__dict__ | {"serving": False, "kept": None}
 
     def _apply(self, fn, recurse=True):
         # .to(), .half() and their like must reach the weights put aside, or unmerging would bring back another dtype.

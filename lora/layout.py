@@ -7,7 +7,8 @@ are joined there.
 
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lora.errors import Error
 
@@ -42,3 +43,22 @@ class Layout:
     def at(self, tensor: str) -> Entry | None:
         """What lies in the tensor of that name; None if the model has no such."""
         return self.entries.get(tensor) if self.differs else Entry(tensor, (tensor,))
+
+
+def split(B: Tensor, sizes: list[int], ranks: list[int]) -> list[slice | None] | None:
+    """Which ranks of B (O, R) belong to which of its parts, from `ranks` or from the zeros; None if it has no blocks.
+
+    >>> B = torch.zeros(6, 2); B[:2, 0] = 1; B[4:, 1] = 1
+    >>> split(B, [2, 2, 2], [])
+    [slice(0, 1, None), None, slice(1, 2, None)]
+    """
+    if not ranks:
+        filled = torch.stack([part.ne(0).any(0) for part in B.split(sizes)])  # (parts, R)
+        if bool((filled.sum(0) != 1).any()):
+            return None
+        owners = filled.int().argmax(0)
+        ranks = [int((owners == index).sum()) for index in range(len(sizes))]
+        if not torch.equal(owners, owners.sort().values) or max(ranks) == 0:
+            return None
+    ends = torch.tensor([0, *ranks]).cumsum(0).tolist()
+    return [slice(a, b) if b > a else None for a, b in zip(ends, ends[1:], strict=False)]

@@ -44,11 +44,7 @@ def merge(model: nn.Module, *names: str) -> list[Merged]:
     names = names or _in_use(model)
     if not names:
         raise Error("lora.merge: no adapter is in use: name one, or lora.use(model, name) before")
-    use(model, *names)
-    made: dict[tuple, tuple[nn.Parameter, Merged]] = {}
-    for path, layer in found.items():
-        if layer.active and _key(layer) not in made:
-            made[_key(layer)] = _merge_layer(path, layer)
+    made = _compute(model, names)
     for layer in found.values():
         if layer.active:
             bias = layer.adapters[layer.active[0]].bias
@@ -57,17 +53,15 @@ def merge(model: nn.Module, *names: str) -> list[Merged]:
                 old = nn.Parameter(bias.detach().to(layer.base.weight.dtype), requires_grad=False)
             layer.original = (made[_key(layer)][0], old)
             layer.merged = layer.active
-            layer.exchange()
+            if layer.enabled:
+                layer.exchange()
     return [report for _, report in made.values()]
 
 
 def unmerge(model: nn.Module) -> None:
     """Bring the weights of before back, every bit of them. Nothing happens to a model that is not merged."""
     for layer in layers_of(model).values():
-        if layer.merged:
-            layer.enable(True)
-            layer.exchange()
-            layer.merged, layer.original = (), ()
+        layer.unmerge()
 
 
 def bake(model: nn.Module, *names: str) -> list[Merged]:
@@ -77,6 +71,7 @@ def bake(model: nn.Module, *names: str) -> list[Merged]:
     """
     reports = merge(model, *names) if any(layer.adapters for layer in layers_of(model).values()) else []
     for path, holder in holders(model).items():
+        holder.enable(True)
         whole = isinstance(holder, Saved) and holder.active
         replace(model, path, holder.adapters[holder.active[0]] if whole else holder.base)
     config = getattr(model, "config", None)
@@ -97,6 +92,22 @@ def merged_weight(weight: Tensor, update: Update, name: str) -> tuple[Tensor, Me
     for rows, block in rounding.blocks():
         result[rows] = block
     return result, rounding.report
+
+
+def _compute(model: nn.Module, names: tuple[str, ...]) -> dict[tuple, tuple[nn.Parameter, Merged]]:
+    """The merged weights, by `_key`, with `names` in use from now on; on an error those that were before."""
+    before = {holder: holder.active for holder in holders(model).values()}
+    use(model, *names)
+    made = {}
+    try:
+        for path, layer in layers_of(model).items():
+            if layer.active and _key(layer) not in made:
+                made[_key(layer)] = _merge_layer(path, layer)
+    except BaseException:
+        for holder, active in before.items():
+            holder.active = active
+        raise
+    return made
 
 
 def _merge_layer(path: str, layer: Layer) -> tuple[nn.Parameter, Merged]:

@@ -11,13 +11,16 @@ from torch import nn
 
 from lora.errors import Error
 from lora.inventory import check_known, config_of, holders, layers_of
-from lora.saved import Saved
+from lora.saved import Holder, Saved
 
 
 def use(model: nn.Module, *names: str):
     """From now on these adapters work, their updates added; none if none is named. Says nothing of who learns."""
     check_known(model, *names)
-    _refuse_merged(model, "changing which adapters work")
+    refuse_merged(model, "changing which adapters work")
+    for name in names:
+        if names.count(name) > 1:
+            raise Error(f"lora: {name!r} is named twice, which would double its update: name each adapter once")
     if len(names) > 1:
         for name in names:
             if config_of(model, name).dora or _replaces(model, name):
@@ -34,7 +37,7 @@ def _replaces(model: nn.Module, name: str) -> bool:
     return False
 
 
-def _refuse_merged(model: nn.Module, what: str):
+def refuse_merged(model: nn.Module, what: str):
     if any(layer.merged for layer in layers_of(model).values()):
         raise Error(f"lora: adapters are merged: call lora.unmerge(model) before {what}")
 
@@ -42,7 +45,12 @@ def _refuse_merged(model: nn.Module, what: str):
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
     """Inside, the model is its base, merged or not; outside, everything is as before, and as trainable."""
-    found = list(holders(model).values())
+    with _off(list(holders(model).values())):
+        yield
+
+
+@contextmanager
+def _off(found: list[Holder]) -> Iterator[None]:
     before = [holder.enabled for holder in found]
     for holder in found:
         holder.enable(False)
@@ -55,10 +63,13 @@ def disabled(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def rows(model: nn.Module, names: list[str | None]) -> Iterator[None]:
-    """Inside, row b of every batch uses the adapter names[b] alone, or the base where it is None."""
+    """Inside, row b of every batch uses the adapter names[b] alone, or the base where it is None.
+
+    Where activations are checkpointed backward computes forward again, so it, too, belongs inside.
+    """
     given = tuple(names)
     check_known(model, *(name for name in given if name is not None))
-    _refuse_merged(model, "giving each row its own")
+    refuse_merged(model, "giving each row its own")
     for name in {name for name in given if name is not None}:
         if config_of(model, name).dora or _replaces(model, name):
             raise Error(f"lora.rows: {name!r} has dora, a bias or saved modules, which rows cannot have each their own")
@@ -67,7 +78,8 @@ def rows(model: nn.Module, names: list[str | None]) -> Iterator[None]:
     for layer in found:
         layer.rows = given
     try:
-        yield
+        with _off([holder for holder in holders(model).values() if isinstance(holder, Saved)]):
+            yield
     finally:
         for layer, was in zip(found, before, strict=True):
             layer.rows = was

@@ -28,6 +28,7 @@ def find_targets(model: nn.Module, config: Config) -> dict[str, nn.Module]:
             raise Error(f"lora: {path} is a {kind}; adapters fit Linear, Conv1D and Embedding: name another layer")
         if config.dora and kind_of(module) is EmbeddingLayer:
             raise Error(f"lora: dora: {path} is an embedding; DoRA here fits linear layers: leave it out")
+        check_plain(path, module)
         found[path] = module
     if config.targets:
         _check_names(config, modules, found)
@@ -78,7 +79,8 @@ def find_saved(model: nn.Module, config: Config) -> dict[str, str | None]:
             if isinstance(bias, nn.Parameter) and path not in found and not config.wants(path):
                 found[path] = "bias"
     for path in found:
-        if isinstance(modules[path], Layer):
+        within = (module for own, module in model.named_modules() if f"{own}.".startswith(f"{path}."))
+        if any(isinstance(module, Layer) for module in within):
             raise Error(
                 f"lora: {path} carries adapters already and cannot be learned whole: detach them, or leave it out"
             )
@@ -95,6 +97,17 @@ def kind_of(module: nn.Module) -> type[Layer] | None:
     if type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter):
         return Conv1DLayer
     return None
+
+
+def check_plain(path: str, module: nn.Module):
+    """A weight that is computed, or changed by forward, can be neither merged nor left as it is."""
+    base = base_module(module)
+    if not isinstance(base.weight, nn.Parameter):
+        raise Error(
+            f"lora: {path}: its weight is computed (weight_norm, a parametrization): remove that, or leave it out"
+        )
+    if getattr(base, "max_norm", None) is not None:
+        raise Error(f"lora: {path}: its max_norm rewrites the weight in forward: set it to None, or leave it out")
 
 
 def _is_head(model: nn.Module, path: str) -> bool:

@@ -94,6 +94,12 @@ class Cache:
                 self.sees[:, 0, : self.length] = self.keep[:, : self.length]
         self.sees = self.sees.gather(1, parents[:, :, None].expand(-1, -1, self.capacity))
 
+    def back(self, length: int):
+        """Forget what was read after the first `length` tokens, if anything: nobody sees it, and it is written over."""
+        if self.sees is not None:
+            raise Error("Cache: branches have no common way back: begin a new cache")
+        self.length = min(self.length, length)
+
     def compact(self):
         """Forget the entries that no branch sees any more; the others move together, in their order. One copy."""
         if self.sees is None:

@@ -324,7 +324,7 @@ class TestCache:
         ({"eos": 99}, "token 99 is not in the model's vocabulary"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"banned": list(range(61))}, "no text that is allowed|banned"),
-        ({"no_repeat": 2}, "unexpected keyword argument 'no_repeat'"),
+        ({"no_repeat": 2}, "no option 'no_repeat': did you mean 'no_repeat_ngram'"),
     ],
 )
 def test_bad_input_is_named(options, message):

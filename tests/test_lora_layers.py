@@ -64,6 +64,39 @@ class TestProduct:
         x, A, B = torch.randn(5, 6), torch.randn(3, 6), torch.randn(7, 3)
         h = torch.randn(5, 14)[:, ::2]
         assert torch.equal(fast(h, x, A, B, 2.0), plain(h, x, A, B, 2.0))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(fast(h.clone(), x, A, B, 2.0), plain(h, x, A, B, 2.0))
+
+    @pytest.mark.parametrize("scale", [1.5, "each row"])
+    def test_without_gradients(self, scale):
+        h, x, A, B = torch.randn(5, 7), torch.randn(5, 6), torch.randn(3, 6), torch.randn(7, 3)
+        scale = scale if isinstance(scale, float) else torch.rand(5, 3)
+        expected = plain(h, x, A, B, scale)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(h, x, A, B, scale), expected)
+
+    @pytest.mark.parametrize("learns, kept", [("A", [(5, 6)]), ("B", [(5, 3)])])
+    def test_one_factor_alone_learns_and_saves_what_it_needs(self, learns, kept):
+        h, x = torch.randn(5, 7), torch.randn(5, 6)
+        factors = {"A": torch.randn(3, 6), "B": torch.randn(7, 3)}
+        factors[learns].requires_grad_()
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+            out = fast(h.clone(), x, factors["A"], factors["B"], 1.5)
+        shapes = [tuple(t.shape) for t in saved if t.shape not in {f.shape for f in factors.values()}]
+        assert shapes == kept
+        found = torch.autograd.grad(out.square().sum(), factors[learns])
+        truth = torch.autograd.grad(plain(h, x, factors["A"], factors["B"], 1.5).square().sum(), factors[learns])
+        torch.testing.assert_close(found, truth)
+
+    def test_autograd_knows_that_h_was_written_to(self):
+        """What saved h for its own backward must say so, instead of using other numbers."""
+        x = torch.randn(5, 6, requires_grad=True)
+        h = (x @ torch.randn(6, 7)).sigmoid()
+        out = fast(h, x, torch.randn(3, 6), torch.randn(7, 3), 2.0)
+        assert out is h
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
 
 
 @pytest.mark.parametrize("shape", [(6,), (5, 6), (2, 3, 6), (1, 1, 1, 6)])

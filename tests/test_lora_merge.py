@@ -153,12 +153,44 @@ class TestMergedWeight:
             assert abs(abs(Fraction(near)) - exact) <= Fraction(much)
         assert 1e-6 < max(doubt) < 1e-2  # sixteen digits less the twelve that cancel
 
+    @pytest.mark.parametrize(
+        "W, BA, cancels, magnitude",
+        [
+            ([1.0, 2.0**-40], [1.0, 0.0], 2.0**-40, 1.0),  # the length is uncertain, and so is who did not cancel
+            ([1.0, 1.0], [1.0, 0.0], 2.0**-20, 1e6),  # one cancels, the length is that of the other
+            ([1.0, 2.0**-60], [1.0, 0.0], 2.0**-53, 1.0),  # nothing is known any more
+        ],
+    )
+    def test_the_doubt_of_dora_row_by_row(self, W, BA, cancels, magnitude):
+        A, scale = torch.tensor([[x / 3 for x in BA]], dtype=torch.float64), -1 + cancels
+        update = Update(A, torch.tensor([[3.0]], dtype=torch.float64), scale, magnitude=torch.tensor([magnitude]))
+        total, rows = Sum(torch.tensor([W], dtype=torch.float64), update), slice(0, 1)
+        row = [Fraction(w) + Fraction(scale) * 3 * Fraction(a) for w, a in zip(W, A[0].tolist(), strict=True)]
+        square = sum(part * part for part in row)
+        doubt, found = total.doubt(rows)[0].tolist(), total.truth(rows)[1][0].tolist()
+        for part, near, much in zip(row, found, doubt, strict=True):
+            exact = int(magnitude) * Fraction(isqrt(int(part * part / square * 10**60)), 10**30)
+            assert much == float("inf") or abs(abs(Fraction(near)) - exact) <= Fraction(much)
+
+    @pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+    def test_the_doubt_covers_float64_and_not_much_more(self, size):
+        """Against fractions: never too small, and within a factor of six of the largest error of two thousand."""
+        W, A = torch.randn(2, 1, 2000, dtype=torch.float64)
+        B, scale = torch.tensor([[size / 3]], dtype=torch.float64), -1.1
+        total, rows, worst = Sum(W, Update(A, B, scale)), slice(0, 1), 0
+        for w, a, near, much in zip(W[0].tolist(), A[0].tolist(), total.truth(rows)[1][0].tolist(),
+                                    total.doubt(rows)[0].tolist(), strict=True):  # fmt: skip
+            off = abs(Fraction(near) - Fraction(w) - Fraction(scale) * Fraction(B.item()) * Fraction(a))
+            worst = max(worst, off / Fraction(much))
+        assert 1 / 6 < worst <= 1
+
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
     @pytest.mark.parametrize("where", ["W", "A", "B"])
     def test_what_is_not_finite_is_named(self, where, bad):
         given = dict(zip("WAB", triple(torch.float32, torch.float32), strict=True))
         given[where][1, 1] = bad
-        with pytest.raises(lora.Error, match="blocks.3: not merged.*NaN or infinity"):
+        whose = "base" if where == "W" else "adapter"
+        with pytest.raises(lora.Error, match=f"blocks.3: not merged: the {whose} holds NaN or infinity"):
             merged_weight(given["W"], Update(given["A"], given["B"], 2.0), "blocks.3")
 
     def test_what_would_overflow_half_is_named(self):
@@ -314,7 +346,7 @@ def test_a_failed_merge_leaves_every_layer_as_it_was():
 
 def test_several_adapters_merge_as_their_sum():
     model = adapted(name="a")
-    lora.attach(model, lora.Config(r=2, alpha=1, targets=["2"]), name="b")
+    lora.attach(model, lora.Config(r=2, alpha=0.7, targets=["2"]), name="b")
     stir(model)
     x = torch.randn(3, 16)
     lora.use(model, "a", "b")
@@ -325,6 +357,7 @@ def test_several_adapters_merge_as_their_sum():
     lora.merge(model)
     torch.testing.assert_close(model(x), both)
     assert torch.equal(model[2].base.weight, truth.float())
+    assert not any(p.requires_grad for layer in lora.layers_of(model).values() for p in layer.base.parameters())
     lora.unmerge(model)
     assert torch.equal(model(x), both)
 

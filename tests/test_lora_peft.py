@@ -298,6 +298,7 @@ class TestTied:
         assert torch.equal(logits(model), logits(truth))
         adapted = logits(model)
         lora.bake(model)
+        assert model.config.tie_word_embeddings is False
         torch.testing.assert_close(logits(model), adapted, rtol=0, atol=2e-6)
         model.save_pretrained(tmp_path)
         again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()

@@ -15,7 +15,6 @@ from lora import files
 from lora.bound import half_spacing
 from lora.checkpoint import Checkpoint
 from lora.errors import Error
-from lora.exact import TINY
 from lora.merge_files import merge_checkpoint
 from lora.recipe import weight_of
 from lora.verify import verify
@@ -126,7 +125,7 @@ def test_one_bit_is_found(three):
 
 def test_half_spacing():
     values = torch.tensor([1.0, -1.5, 3.0, 0.0, 2.0**-149])
-    want = torch.tensor([2.0**-24, 2.0**-24, 2.0**-23, TINY[torch.float32], TINY[torch.float32]], dtype=torch.float64)
+    want = torch.tensor([2.0**-24, 2.0**-24, 2.0**-23, 2.0**-150, 2.0**-150], dtype=torch.float64)
     assert torch.equal(half_spacing(values.double(), torch.float32), want)
 
 

@@ -11,10 +11,15 @@ Which texts are the most likely?           search.py beams.py   Graves 2012; Vij
 How does a search look?                    tree.py
 When does the text end?                    stops.py
 How likely is this text?                   scoring.py
+Can a small model help a large one?        speculative.py   Leviathan et al. 2023
+What does sample.py do with all that?      writer.py
 """
 
 from minigpt.generation.beams import beam_search
 from minigpt.generation.generate import generate, stream
+from minigpt.generation.reader import Memory
+from minigpt.generation.scoring import Score, best_of_n, score
 from minigpt.generation.search import Beam
+from minigpt.generation.speculative import speculate
 
-__all__ = ["Beam", "beam_search", "generate", "stream"]
+__all__ = ["Beam", "Memory", "Score", "beam_search", "best_of_n", "generate", "score", "speculate", "stream"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import Error
+from minigpt.generation.checks import check_prompt, end_tokens, make_sampler
 from minigpt.generation.constraints import Banks
-from minigpt.generation.generate import check_prompt, end_tokens
 from minigpt.generation.reader import PlainReader, Reader
 from minigpt.generation.sampling import Sampler
 from minigpt.generation.search import Beam, Group, Rules, Running
@@ -58,7 +58,7 @@ def beam_search(
     wanted = num_beams if num_return_sequences is None else num_return_sequences
     if not isinstance(wanted, int) or not 1 <= wanted <= num_beams:
         raise Error(f"num_return_sequences is {wanted!r}: give a whole number from 1 to the {num_beams} beams")
-    sampler = _processors(rules.ends, max_new_tokens, processing)
+    sampler = make_sampler(ends=rules.ends, max_new_tokens=max_new_tokens, **processing)
     searches = [_search(model, prompt, i, rules, sampler, max_new_tokens) for i, prompt in enumerate(prompts)]
     if searches:
         _run(model, searches, use_cache)
@@ -136,10 +136,3 @@ def _run(model: GPT, searches: list[Search], use_cache: bool):
 def _search(model: GPT, prompt, place: int, rules: Rules, sampler: Sampler, max_new_tokens: int) -> Search:
     tokens = check_prompt(model, prompt, place, max_new_tokens)
     return Search(place, tokens, min(max_new_tokens, model.config.context + 1 - len(tokens)), rules, sampler)
-
-
-def _processors(ends: frozenset[int], max_new_tokens: int, fields: dict) -> Sampler:
-    try:
-        return Sampler(ends=ends, max_new_tokens=max_new_tokens, **fields)
-    except TypeError as problem:
-        raise Error(f"beam_search: {str(problem).replace('Sampler.__init__() ', '')}") from None

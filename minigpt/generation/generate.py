@@ -10,11 +10,11 @@ written as if it were alone. Rows that begin with the same prompt share its cach
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from operator import index
 
 from torch import Generator, Tensor
 
 from minigpt.errors import Error
+from minigpt.generation.checks import check_prompt, end_tokens, make_sampler
 from minigpt.generation.reader import Memory, PlainReader, Reader, row_aware
 from minigpt.generation.sampling import Sampler, row_generator
 from minigpt.model import GPT
@@ -55,7 +55,8 @@ def generate(
     [5, 5]
     """
     ends = end_tokens(model, eos)
-    sampler = _sampler(temperature, top_k, top_p, ends, max_new_tokens, sampling)
+    chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    sampler = make_sampler(ends=ends, **chosen, **sampling)
     slide = _slides(overflow)
     rows = [_row(model, prompt, place, row, max_new_tokens, seed, slide) for place, prompt in enumerate(prompts)]
     written = [[] for _ in rows]
@@ -90,7 +91,8 @@ def stream(
     True
     """
     ends = end_tokens(model, eos)
-    sampler = _sampler(temperature, top_k, top_p, ends, max_new_tokens, sampling)
+    chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    sampler = make_sampler(ends=ends, **chosen, **sampling)
     rows = [_row(model, prompt, 0, row, max_new_tokens, seed, _slides(overflow))]
     return (token for ((_, token),) in _decode(model, rows, sampler, ends, memory=memory))
 
@@ -194,15 +196,6 @@ class _Batch:
         return sum(max(sum(more > step for more in group) for group in left) for step in range(steps))
 
 
-def _sampler(temperature, top_k, top_p, ends: frozenset[int], max_new_tokens: int, more: dict) -> Sampler:
-    try:
-        return Sampler(
-            temperature=temperature, top_k=top_k, top_p=top_p, ends=ends, max_new_tokens=max_new_tokens, **more
-        )
-    except TypeError as problem:
-        raise Error(f"generate: {str(problem).replace('Sampler.__init__() ', '')}") from None
-
-
 def _slides(overflow: str) -> bool:
     if overflow not in ("stop", "slide"):
         raise Error(f"overflow is {overflow!r}: give 'stop' to end where the context is full, or 'slide' to forget")
@@ -215,36 +208,3 @@ def _row(model: GPT, prompt, place: int, first: int, max_new_tokens: int, seed: 
     if not slide:
         limit = min(limit, model.config.context + 1)
     return Row(place, tokens, len(tokens), limit, row_generator(seed, first + place))
-
-
-def check_prompt(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int) -> list[int]:
-    """The prompt as a list of ids of the model's; or `Error`."""
-    context = model.config.context
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise Error(f"max_new_tokens is {max_new_tokens!r}: give a whole number of at least 1")
-    try:
-        tokens = [index(token) for token in prompt]
-    except TypeError:
-        raise Error(f"prompt {place} is {prompt!r:.60}: give a list of token ids for each prompt") from None
-    if not tokens:
-        raise Error(f"prompt {place} is empty: begin with at least one token, such as the end-of-text token")
-    if len(tokens) > context:
-        raise Error(f"prompt {place} has {len(tokens)} tokens, the model's context holds {context}: shorten it")
-    for token in tokens:
-        _check_id(model, token, f"prompt {place}")
-    return tokens
-
-
-def end_tokens(model: GPT, eos: int | Collection[int] | None) -> frozenset[int]:
-    """The ids that end a row."""
-    if eos is None:
-        return frozenset()
-    ends = frozenset(map(index, eos)) if isinstance(eos, Collection) else frozenset([index(eos)])
-    for token in ends:
-        _check_id(model, token, "eos")
-    return ends
-
-
-def _check_id(model: GPT, token: int, where: str):
-    if not 0 <= token < model.config.vocab_size:
-        raise Error(f"{where}: token {token} is not in the model's vocabulary of {model.config.vocab_size} tokens")

@@ -109,7 +109,7 @@ class Memory(Reader):
             known < min(len(self.text), len(text) - 1) and self.text[known] == text[known]
         ):  # the last one is always read
             known += 1
-        self.cache.length = known
+        self.cache.back(known)
         self.text = text[:known]  # should reading fail, what was read stays true
         logits = _last(self.model, torch.tensor([text[known:]]), None, self.cache, self.places)
         self.text = list(text)
@@ -138,13 +138,13 @@ def _last(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None, 
 def _logits(model: GPT, tokens: Tensor, keep, cache: Cache | None, places: list[int], last: bool = False) -> Tensor:
     """(B, T) -> (B, T, V), or (B, 1, V) of the last place."""
     device = next(model.parameters()).device
-    with _evaluating(model), _only_rows(model, places):
+    with evaluating(model), only_rows(model, places):
         hidden = model.hidden(tokens.to(device), keep=None if keep is None else keep.to(device), cache=cache)
         return model.head(hidden[:, -1:] if last else hidden)
 
 
 @contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
+def evaluating(model: GPT) -> Iterator[None]:
     # Module by module: a caller may have part of the model in evaluation mode, and gets it back so.
     training = [module for module in model.modules() if module.training]
     try:
@@ -158,7 +158,7 @@ def _evaluating(model: GPT) -> Iterator[None]:
 
 
 @contextmanager
-def _only_rows(model: GPT, places: list[int]) -> Iterator[None]:
+def only_rows(model: GPT, places: list[int]) -> Iterator[None]:
     """Modules that treat each row of the batch in its own way (`rows`, an entry each) hear which rows are read."""
     aware = [(module, module.rows) for module in row_aware(model)]
     try:

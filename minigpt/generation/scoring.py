@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minigpt.errors import Error
 from minigpt.generation.generate import generate
-from minigpt.generation.reader import _evaluating, _only_rows, row_aware
+from minigpt.generation.reader import evaluating, only_rows, row_aware
 from minigpt.model import GPT
 
 BATCH = 4096  # tokens read at a time, padding included
@@ -77,7 +77,7 @@ def score(
     windows = _windows(texts, prompts, model.config.context, stride)
     logprobs = [[0.0] * len(text) for text in texts]
     for batch in _batches(windows):
-        with _evaluating(model), _only_rows(model, [window.place for window in batch]):
+        with evaluating(model), only_rows(model, [window.place for window in batch]):
             numbers = iter(_logprobs(model, texts, batch))
         for window in batch:
             for at in range(window.first, window.end + 1):
