@@ -17,6 +17,6 @@ class Kept:
         self.active, self.rows, self.inference = layer.active, layer.rows, torch.is_inference_mode_enabled()
 
     def serves(self, layer) -> bool:
-        if layer.active is not self.active or layer.rows is not self.rows or layer.merged or not layer.enabled:
+        if layer.active is not self.active or layer.rows != self.rows or layer.merged or not layer.enabled:
             return False
         return self.inference == torch.is_inference_mode_enabled() and layer.frozen()

@@ -62,7 +62,13 @@ def sample(monkeypatch, capsys):
 
 def start(*args, **pipes):
     command = [sys.executable, ROOT / "sample.py", *map(str, args)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **pipes)
+    pipes |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A test run in the background of a shell ignores SIGINT, and its children would inherit that.
+    return subprocess.Popen(command, env=ENVIRONMENT, preexec_fn=_hear_sigint, **pipes)
+
+
+def _hear_sigint():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_text_appears_as_it_is_made_and_in_whole_characters(run):

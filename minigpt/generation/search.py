@@ -134,7 +134,7 @@ class Group:
         found = [(beam, token) for beam, token in places[best].tolist()]
         if self.banks:
             offered = {(i, token) for i, beam in enumerate(self.running) for token in self.banks.offers(beam.new)}
-            more = {each for each in offered - set(found) if totals[each] > -math.inf}
+            more = [each for each in sorted(offered - set(found)) if totals[each] > -math.inf]
             found = sorted([*found, *more], key=lambda each: -totals[each].item())
         return [(beam, token, logprobs[beam, token].item()) for beam, token in found]
 
