@@ -83,7 +83,7 @@ def train_step(model, optimizer, batches, config, step: int, rate: float, clip: 
             "changed and the last checkpoint is sound; resume with a lower --lr or a longer --warmup"
         )
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total.item(), norm, n_targets

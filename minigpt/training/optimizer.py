@@ -1,28 +1,68 @@
-"""AdamW (Loshchilov & Hutter 2019), with decay on matrices only, and its state by parameter name.
+"""The optimizers, over the same three groups of weights, and their memory by parameter name.
 
-m = b1 m + (1 - b1) g      v = b2 v + (1 - b2) g^2
-w = w - lr (m^ / (sqrt(v^) + eps) + decay w),    m^ and v^ divided by 1 - b^t
+    sgd     m = mu m + g + decay w                            w = w - lr m
+    adamw   m = b1 m + (1 - b1) g   v = b2 v + (1 - b2) g^2   w = w - lr (m^ / (sqrt(v^) + eps) + decay w)
+            m^ and v^ divided by 1 - b^t                      (Loshchilov & Hutter 2019, algorithm 2)
+    muon    muon.py for matrices, adamw for the rest
+
+In sgd decay is a penalty: decay w is the gradient of decay / 2 sum w^2. In adamw it is not: it shrinks every weight by
+the same share, whereas a penalty, part of the gradient g, is divided by sqrt(v^) too and holds busy weights least.
+Penalties can be had beside it, for any of the three:  loss + l1 sum |w| + l2 / 2 sum w^2  over matrices and embeddings.
 """
 
 import torch
 from torch import Tensor, nn
 
 from minigpt.errors import Error
+from minigpt.training.muon import Muon
 from minigpt.training.options import OptimizerConfig
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW in two groups, tensors of two or more dimensions with decay, the rest without; frozen ones in neither.
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer of what learns in `model`, at rate 0: the loop sets it, times the `lr_scale` of each group.
 
-    The fused kernel is one pass over memory instead of a dozen; every device of today has it.
+    The fused kernels are one pass over memory instead of a dozen; every device of today has them.
+
+    >>> model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4))
+    >>> [group["name"] for group in make_optimizer(model, OptimizerConfig()).param_groups]
+    ['embeddings', 'matrices', 'vectors']
     """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups, betas = make_groups(model, config), (config.beta1, config.beta2)
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
+    elif config.optimizer == "muon":
+        optimizer = Muon(groups, momentum=config.momentum, betas=betas)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
+    if config.l1 or config.l2:
+        optimizer.register_step_pre_hook(lambda optimizer, *_: add_penalties(optimizer, config.l1, config.l2))
+    return optimizer
+
+
+def make_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
+    """What learns, each weight once: embeddings with the head, other matrices, and vectors, which do not decay."""
+    ends = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    ends |= {id(weight) for name, weight in model.named_parameters() if name == "head.weight"}
+    weights = {"embeddings": [], "matrices": [], "vectors": []}
+    for weight in model.parameters():
+        if weight.requires_grad:
+            kind = "embeddings" if id(weight) in ends else "matrices" if weight.ndim == 2 else "vectors"
+            weights[kind].append(weight)
     groups = [
-        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
+        {"name": "embeddings", "lr_scale": config.embed_lr, "weight_decay": config.weight_decay},
+        {"name": "matrices", "lr_scale": 1.0, "weight_decay": config.weight_decay},
+        {"name": "vectors", "lr_scale": 1.0, "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
+    return [group | {"params": weights[group["name"]]} for group in groups if weights[group["name"]]]
+
+
+@torch.no_grad()
+def add_penalties(optimizer: torch.optim.Optimizer, l1: float, l2: float):
+    """g = g + l1 sign(w) + l2 w, the gradient of the penalties, just before the step and so after clipping."""
+    for group in optimizer.param_groups:
+        for weight in group["params"] if group["name"] != "vectors" else []:
+            if weight.grad is not None:
+                weight.grad.add_(weight.sign(), alpha=l1).add_(weight, alpha=l2)
 
 
 def state_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -32,6 +72,7 @@ def state_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
         f"{names[weight]}/{key}": value
         for weight, state in optimizer.state.items()
         for key, value in sorted(state.items())
+        if value is not None  # sgd without momentum
     }
 
 

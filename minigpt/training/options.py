@@ -11,6 +11,7 @@ from minigpt.config import GPTConfig
 from minigpt.errors import Error, nearest
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "notes.jsonl"
+OPTIMIZERS = ("adamw", "muon", "sgd")
 SHAPES = {"llama": presets.llama_like, "gpt2": presets.gpt2, "gpt1": presets.gpt1}
 
 
@@ -112,18 +113,29 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW: how a gradient becomes a step."""
+    """Optimizer: how a gradient becomes a step, and what keeps weights small."""
 
+    optimizer: str = "adamw"  # adamw; muon (for matrices, with AdamW for the rest); sgd, with momentum
     weight_decay: float = 0.1  # on matrices and embeddings; not on biases and norms
-    beta1: float = 0.9  # how long the mean gradient is remembered
-    beta2: float = 0.95  # as GPT-3; 0.999 is torch's default, slower to forget
+    beta1: float = 0.9  # adamw: how long the mean gradient is remembered
+    beta2: float = 0.95  # adamw: how long its square is, 0.95 as GPT-3; 0.999 is torch's default, slower to forget
+    momentum: float = 0.95  # muon and sgd: how long the gradient is remembered
+    embed_lr: float = 1.0  # learning rate of embeddings and head, in multiples of --lr
+    l1: float = 0.0  # adds l1 times the sum of |w| over the matrices to the loss: many weights end near 0
+    l2: float = 0.0  # adds l2 / 2 times the sum of w^2: with adamw not the same as weight decay
     clip: float = 1.0  # longest gradient, all parameters taken together; 0 switches clipping off
 
     def __post_init__(self):
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise Error(f"beta1 {self.beta1} and beta2 {self.beta2} must lie in [0, 1)")
-        if self.weight_decay < 0 or self.clip < 0:
-            raise Error(f"weight_decay {self.weight_decay} and clip {self.clip} must be at least 0")
+        if self.optimizer not in OPTIMIZERS:
+            raise Error(f"optimizer is {self.optimizer!r}: {nearest(self.optimizer, OPTIMIZERS)}")
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise Error(f"{name} is {getattr(self, name)}: give a number from 0 up to, but not, 1")
+        for name in ("weight_decay", "l1", "l2", "clip"):
+            if not getattr(self, name) >= 0:
+                raise Error(f"{name} is {getattr(self, name)}: give 0 to switch it off, or a number above")
+        if not self.embed_lr > 0:
+            raise Error(f"embed_lr is {self.embed_lr}: give a number above 0, 1 for the same rate everywhere")
 
 
 @dataclass(frozen=True, kw_only=True)
