@@ -105,11 +105,10 @@ def test_l1_leaves_more_weights_near_zero():
 
 
 def by_singular_values(update: torch.Tensor) -> torch.Tensor:
-    """The iteration acts on each singular value alone: s -> a s + b s^3 + c s^5, five times, from s / |s|."""
+    """The iteration acts on each singular value alone: s -> a s + b s^3 + c s^5, thrice, from s / |s|."""
     x, s, y = torch.linalg.svd(update.double(), full_matrices=False)
     s = s / s.norm()
-    a, b, c = COEFFICIENTS
-    for _ in range(5):
+    for a, b, c in COEFFICIENTS:
         s = a * s + b * s**3 + c * s**5
     return (x * s) @ y
 
@@ -118,12 +117,25 @@ def by_singular_values(update: torch.Tensor) -> torch.Tensor:
 def test_orthogonalize_is_the_polynomial_of_each_singular_value(shape):
     update = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     found = orthogonalize(update)
-    assert torch.allclose(found.double(), by_singular_values(update), atol=2e-5)
+    assert torch.allclose(found.double(), by_singular_values(update), atol=1e-4)
     s = torch.linalg.svdvals(found)
-    if shape != (8, 8):  # a random square matrix has singular values near 0, which five rounds lift only so far
-        assert s.min() > 0.6 and s.max() < 1.25
-        assert torch.allclose(plain(update), found, atol=0.35)
+    if torch.linalg.svdvals(update / update.norm()).min() >= 0.01:
+        assert s.min() > 0.73 and s.max() < 1.27
+        assert torch.linalg.matrix_norm(plain(update) - found, 2) < 0.27
     assert torch.isfinite(orthogonalize(torch.zeros(shape))).all()
+
+
+def test_each_round_is_the_polynomial_nearest_to_one_over_what_it_is_given():
+    """Chebyshev: p with three coefficients is nearest where its error swings four times between the same heights."""
+    low, high = 0.01, 1.0
+    for a, b, c in COEFFICIENTS:
+        turns = np.sqrt(np.sort(np.roots([5 * c, 3 * b, a]).real))  # where p' = 0, as a polynomial in s^2
+        assert low < turns[0] < turns[1] < high
+        s = np.array([low, *turns, high])
+        error = a * s + b * s**3 + c * s**5 - 1
+        assert np.allclose(error * [-1, 1, -1, 1], abs(error).mean(), atol=2e-3)
+        low, high = 1 - abs(error).max(), 1 + abs(error).max()
+    assert low == pytest.approx(0.73, abs=2e-3)
 
 
 @pytest.mark.parametrize("shape", [(24, 8), (8, 24)])
@@ -142,7 +154,7 @@ def test_muon_is_its_formula(shape):
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
 def test_muon_goes_where_torchs_goes():
-    """torch's works in bfloat16, with three significant digits; so do the twenty steps agree, and no better."""
+    """torch's takes five rounds of another polynomial, in bfloat16: as near to 1, not at the same numbers."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(24, 16, generator=generator)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
@@ -152,7 +164,7 @@ def test_muon_goes_where_torchs_goes():
         ours.grad = torch.randn(24, 16, generator=generator)
         theirs.grad = ours.grad.clone()
         first.step(), second.step()
-    assert (ours - theirs).norm() < 0.02 * (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.15 * (theirs - start).norm()
 
 
 def test_muon_leaves_embeddings_and_vectors_to_adamw():

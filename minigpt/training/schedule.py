@@ -16,7 +16,7 @@ class ScheduleConfig:
 
     lr: float = 2e-3  # peak learning rate
     schedule: str = "cosine"  # cosine, wsd (warm-up, stable, decay) or constant
-    warmup: int = 50  # steps of linear warm-up
+    warmup: float = 50  # steps of linear warm-up; below 1, a share of all steps
     final_lr: float = 0.1  # learning rate of the last step, as a fraction of the peak
     decay: float = 0.2  # wsd: which fraction of the run the decay takes
 
@@ -59,7 +59,8 @@ def learning_rate(step: int, steps: int, config: ScheduleConfig) -> float:
     >>> [round(learning_rate(t, 5, config), 3) for t in range(5)]
     [0.5, 1.0, 1.0, 0.55, 0.1]
     """
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, steps - 1 - config.warmup)
+    warmup = config.warmup if config.warmup >= 1 else round(config.warmup * steps)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - 1 - warmup)
     return config.lr * SCHEDULES[config.schedule](min(1.0, progress), config)
