@@ -95,7 +95,7 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
     walk = Walk(config, job, plan, job.batch, length)
     hidden = walk.model()
     learning = list(plan.learning())
-    loss, logits = _loss(config, job, plan, walk.tokens, hidden.learns)
+    loss, logits = _loss(config, job, plan, job.batch * length, hidden.learns)
     entries = job.batch * (length + virtual)
     return Prediction(
         weights=_share((tensor.nbytes for tensor in plan.all()), share),
