@@ -198,3 +198,166 @@ def test_checkpointed_blocks_keep_their_inputs_and_one_block(family, method):
         angles = sum(size for (_, kind), size in predicted.saved.items() if kind == "angles")
         assert predicted.activations < whole.activations
         assert found == predicted.activations - block - angles
+
+
+def muon_and_adamw(model):
+    matrices = [w for name, w in model.named_parameters() if name.startswith("blocks.") and w.ndim == 2]
+    known = {id(w) for w in matrices}
+    return torch.optim.Muon(matrices), torch.optim.AdamW([w for w in model.parameters() if id(w) not in known])
+
+
+OPTIMIZERS = {
+    "adamw": lambda model: (torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], fused=True),),
+    "momentum": lambda model: (torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),),
+    "sgd": lambda model: (torch.optim.SGD(model.parameters(), lr=0.1),),
+    "muon": muon_and_adamw,
+}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "mixed"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weights_gradients_and_states_are_the_real_ones(optimizer, dtype, method):
+    if method == "lora" and optimizer == "muon":
+        pytest.skip("adapters are made of matrices alone: AdamW would be left with none")
+    for shape in ({}, LLAMA | {"tied": False}):
+        job = Job(batch=B, dtype=dtype, method=method, optimizer=optimizer)
+        model = build(job, **shape)
+        optimizers = OPTIMIZERS[optimizer](model)
+        model.hidden(torch.randint(50, (B, T))).float().sum().backward()
+        if model.head.weight.grad is None and method == "full":
+            model.head.weight.grad = torch.zeros_like(model.head.weight)
+        for each in optimizers:
+            each.step()
+        states = [value for each in optimizers for state in each.state.values() for value in state.values()]
+        predicted = predict(model.config, job)
+        assert predicted.weights == sum(w.nbytes for w in model.parameters())
+        assert predicted.gradients == sum(w.grad.nbytes for w in model.parameters() if w.grad is not None)
+        assert predicted.optimizer == sum(value.nbytes for value in states if isinstance(value, torch.Tensor))
+        assert (predicted.parameters, predicted.learning) == (
+            sum(w.numel() for w in model.parameters()),
+            sum(w.numel() for w in model.parameters() if w.requires_grad),
+        )
+
+
+@pytest.mark.parametrize("shape", [{}, {"n_kv_heads": 2}, {"d_head": 10}])
+def test_the_cache_is_the_real_one(shape):
+    config = GPTConfig(**SIZES | shape)
+    for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16"), (torch.bfloat16, "mixed")):
+        cache = Cache(config, batch=3, capacity=12, dtype=dtype)
+        predicted = predict(config, Job(batch=3, length=12, dtype=name)).cache
+        assert predicted == cache.keys.nbytes + cache.values.nbytes
+
+
+def test_the_folk_rules():
+    """Pure 16-bit: AdamW 4 times the weights, momentum 3, plain SGD 2; 7 B parameters are 14, 14 and 56 GB."""
+    config = presets.gpt2("xl")
+    tensors = len(Plan.of_config(config, Job()).weights)
+    for optimizer, times in (("adamw", 4), ("momentum", 3), ("sgd", 2)):
+        found = predict(config, Job(dtype="bf16", optimizer=optimizer, batch=1))
+        counters = 4 * tensors if optimizer == "adamw" else 0
+        assert found.weights + found.gradients + found.optimizer - counters == times * found.weights
+    seven = predict(presets.gpt3("6.7B"), Job(dtype="bf16", batch=1))
+    held = seven.weights + seven.gradients + seven.optimizer
+    assert seven.weights / 2 == seven.parameters and held / 8 == pytest.approx(seven.parameters, rel=1e-6)
+    mixed = predict(config, Job(dtype="mixed", batch=1))
+    held = mixed.weights + mixed.gradients + mixed.optimizer
+    assert held - 4 * tensors == 16 * mixed.parameters
+    copies = mixed.by_kind()["16-bit weights"]
+    assert 1.8 < copies / mixed.parameters < 2, "autocast multiplies copies in 16 bits: nearly 18 bytes in all"
+
+
+def test_a_quantised_base_takes_4_127_bits():
+    config = presets.gpt3("6.7B")
+    job = Job(method="qlora", targets=("all-linear",), r=64, batch=1)
+    plan, shapes = Plan.of_config(config, job), Plan.of_config(config, Job(dtype="bf16"))
+    small = [name for name in plan.weights if plan.weights[name].nbytes < shapes.weights[name].nbytes]
+    assert {name.split(".")[-2] for name in small} == {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"}
+    bits = 8 * sum(plan.weights[name].nbytes for name in small) / sum(plan.weights[name].numel for name in small)
+    assert bits == pytest.approx(4 + 8 / 64 + 32 / (64 * 256), abs=1e-5)
+
+
+@pytest.mark.parametrize("job", [Job(), Job(dtype="mixed", checkpointing=True), Job(method="lora", accumulate=4)])
+def test_the_largest_batch_fits_and_the_next_does_not(job):
+    from dataclasses import replace
+
+    config = GPTConfig(**SIZES)
+    for batch in (1, 2, 7, 64):
+        peak = predict(config, replace(job, batch=batch)).peak
+        assert largest_batch(config, job, peak) == batch
+        assert largest_batch(config, job, peak - 1) == batch - 1
+
+
+def test_ranks_share_what_fsdp_shards_and_ddp_does_not():
+    config = GPTConfig(**SIZES)
+    one, ddp, fsdp = (
+        predict(config, Job(ranks=ranks, parallel=kind)) for ranks, kind in ((1, "ddp"), (4, "ddp"), (4, "fsdp"))
+    )
+    assert one == ddp
+    for part in ("weights", "gradients"):
+        assert getattr(fsdp, part) == getattr(one, part) / 4
+    assert fsdp.activations == one.activations and fsdp.gathered > 0
+
+
+@pytest.mark.parametrize(
+    "wrong, hint",
+    [
+        ({"method": "lore"}, "did you mean 'lora'"),
+        ({"batch": 0}, "at least 1"),
+        ({"targets": ("c_attn",)}, "no layer of a block"),
+    ],
+)
+def test_wrong_jobs(wrong, hint):
+    with pytest.raises(Error, match=hint):
+        Job(**wrong)
+
+
+def test_what_does_not_fit_the_model():
+    with pytest.raises(Error, match="no such layer"):
+        predict(GPTConfig(**SIZES), Job(method="lora", targets=("gate_proj",)))
+    with pytest.raises(Error, match="do not fit the context"):
+        predict(GPTConfig(**SIZES), Job(length=16, method="prompt", virtual=1))
+
+
+def command(*words):
+    import subprocess
+    import sys
+
+    return subprocess.run([sys.executable, "-m", "minigpt.memory", *words], capture_output=True, text=True)
+
+
+def test_the_command(tmp_path):
+    import json
+
+    GPT(GPTConfig(**SIZES)).save_pretrained(tmp_path)
+    done = command(str(tmp_path), "--batch", "2", "--fit", "1MiB", "--json")
+    found = json.loads(done.stdout)
+    expected = predict(GPTConfig(**SIZES), Job(batch=2))
+    assert (found["peak"], found["activations"]) == (expected.peak, expected.activations)
+    assert found["largest_batch"] == largest_batch(GPTConfig(**SIZES), Job(), 1 << 20)
+    assert sum(part["bytes"] for part in found["saved"]) == expected.activations
+    done = command("gpt2", "--n-layers", "1", "--fit", "1KiB", "--layers")
+    assert done.returncode == 0 and "not even one row fits 1.0 KiB" in done.stdout and "block 0" in done.stdout
+    done = command("gpt5")
+    assert done.returncode == 2 and "no preset" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "mixed"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_peak_on_a_gpu_within_5_percent(family, method, dtype):
+    config = {"vocab_size": 8192, "context": 512, "n_layers": 8, "n_heads": 8, "d_model": 512, "d_ff": 2048}
+    job = Job(method=method, dtype=dtype, batch=16, device="cuda")
+    model = build(job, **config | FAMILIES[family]).cuda()
+    optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], fused=True)
+    tokens = torch.randint(8192, (16, 513), device="cuda")
+    for _ in range(2):  # the first step makes the states, and cuBLAS its workspace
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        with torch.autocast("cuda", torch.bfloat16, enabled=job.autocast):
+            loss = cross_entropy(model.hidden(tokens[:, :-1].clone()), model.head, tokens[:, 1:].clone())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    assert torch.cuda.max_memory_allocated() == pytest.approx(predict(model.config, job).peak, rel=0.05)

@@ -7,7 +7,7 @@
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
@@ -30,7 +30,7 @@ class Prediction:
     saved: dict[tuple[int | None, str], int]
     loss: int  # gradients of the loss, for the hidden states and for the head
     logits: int  # of one chunk
-    temporary: int  # gradients on their way through a block
+    temporary: int  # gradients on their way through the loss or a block
     cache: int  # of inference: keys and values of batch x length
     parameters: int
     learning: int
@@ -48,7 +48,7 @@ class Prediction:
     def peak(self) -> int:
         """Most bytes held at a time in a step, but for the first, which has no optimizer state yet."""
         held = self.gradients if self.accumulates else 0
-        forward = held + self.activations + self.loss + max(self.logits, self.loss, self.temporary)
+        forward = held + self.activations + self.loss + max(self.logits, self.temporary)
         return self.static + max(forward, self.gradients)
 
     @property
@@ -105,7 +105,7 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
         saved=_saved(walk),
         loss=loss,
         logits=logits,
-        temporary=_temporary(config, job, plan, walk.tokens),
+        temporary=_temporary(config, job, walk.tokens, loss),
         cache=2 * config.n_layers * entries * config.n_kv_heads * config.d_head * job.compute_bytes,
         parameters=sum(tensor.numel for tensor in plan.all()),
         learning=sum(tensor.numel for tensor in learning),
@@ -120,8 +120,6 @@ def largest_batch(config: GPTConfig, job: Job, room: int, most: int = 1 << 20) -
     >>> largest_batch(presets.gpt2("small"), Job(dtype="mixed", device="cuda"), 24 << 30) > 0
     True
     """
-    from dataclasses import replace
-
     def fits(batch: int) -> bool:
         return predict(config, replace(job, batch=batch), plan).peak <= room
 
@@ -177,15 +175,16 @@ def _loss(config: GPTConfig, job: Job, plan: Plan, tokens: int, learns: bool) ->
     chunk = min(tokens, chunk_rows(config.vocab_size, size)) * config.vocab_size
     # Logits and their log-softmax; then the slope, in 16 bits once more, and the product to be added to d_head.
     second = chunk * (4 if size == 4 else 6) + d_head
-    wide = (4 * head if size == 2 else 0) if d_head else 0  # d_head is summed up in 32 bits
-    return d_hidden + d_head, max(chunk * (size + 4), second) + wide
+    wide = 4 * head if size == 2 and d_head else 0  # d_head is summed up in 32 bits
+    copies = size * (head + tokens * config.d_model) if job.autocast else 0
+    return d_hidden + d_head, max(chunk * (size + 4), second) + wide + copies
 
 
-def _temporary(config: GPTConfig, job: Job, plan: Plan, tokens: int) -> int:
-    """In the backward pass of the last block, beside all activations: gradients of the stream, of a sub-layer and
-    of the widest tensor inside. What is being consumed is counted under activations already."""
+def _temporary(config: GPTConfig, job: Job, tokens: int, loss: int) -> int:
+    """In backward, beside all activations: the loss's gradients once more, scaled (and, of autocast, widened); then
+    in the last block gradients of the stream and of the widest tensor inside. The larger of the two moments."""
     widest = max((2 if config.gated else 1) * config.d_ff, 3 * config.n_heads * config.d_head)
-    return tokens * (config.d_model + widest) * job.compute_bytes
+    return max((3 if job.autocast else 1) * loss, tokens * (config.d_model + widest) * job.compute_bytes)
 
 
 def _gathered(config: GPTConfig, job: Job, plan: Plan) -> int:
