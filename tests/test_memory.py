@@ -1,11 +1,13 @@
 """Predicted bytes against what PyTorch holds: saved tensors, parameters, gradients, optimizer states, caches."""
 
 import contextlib
-import itertools
+import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import lora
 from minigpt import GPT, GPTConfig, attention, presets
@@ -13,6 +15,7 @@ from minigpt.cache import Cache
 from minigpt.errors import Error
 from minigpt.loss import cross_entropy
 from minigpt.memory import Job, Plan, largest_batch, predict
+from minigpt.memory.__main__ import main
 
 SIZES = {"vocab_size": 50, "context": 16, "n_layers": 2, "n_heads": 4, "d_model": 24, "d_ff": 40}
 LLAMA = {"norm": "rmsnorm", "gated": True, "activation": "silu", "positions": "rotary", "bias": False}
@@ -179,8 +182,6 @@ def test_virtual_tokens_before_every_layer(family, kernel):
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_checkpointed_blocks_keep_their_inputs_and_one_block(family, method):
     """While the blocks go forward their inputs are kept; in backward one block at a time is there besides."""
-    from torch.utils.checkpoint import checkpoint
-
     for extra in ({}, {"window": 4, "banded_layers": (1,)}):
         job = Job(batch=B, method=method)
         whole = predict(GPTConfig(**SIZES | FAMILIES[family] | extra), job)
@@ -279,8 +280,6 @@ def test_a_quantised_base_takes_4_127_bits():
 
 @pytest.mark.parametrize("job", [Job(), Job(dtype="mixed", checkpointing=True), Job(method="lora", accumulate=4)])
 def test_the_largest_batch_fits_and_the_next_does_not(job):
-    from dataclasses import replace
-
     config = GPTConfig(**SIZES)
     for batch in (1, 2, 7, 64):
         peak = predict(config, replace(job, batch=batch)).peak
@@ -319,27 +318,23 @@ def test_what_does_not_fit_the_model():
         predict(GPTConfig(**SIZES), Job(length=16, method="prompt", virtual=1))
 
 
-def command(*words):
-    import subprocess
-    import sys
+def test_the_command(tmp_path, monkeypatch, capsys):
+    def command(*words):
+        monkeypatch.setattr("sys.argv", ["memory", *words])
+        assert main() == 0
+        return capsys.readouterr().out
 
-    return subprocess.run([sys.executable, "-m", "minigpt.memory", *words], capture_output=True, text=True)
-
-
-def test_the_command(tmp_path):
-    import json
-
-    GPT(GPTConfig(**SIZES)).save_pretrained(tmp_path)
-    done = command(str(tmp_path), "--batch", "2", "--fit", "1MiB", "--json")
-    found = json.loads(done.stdout)
-    expected = predict(GPTConfig(**SIZES), Job(batch=2))
+    config = GPTConfig(**SIZES)
+    GPT(config).save_pretrained(tmp_path)
+    found = json.loads(command(str(tmp_path), "--batch", "2", "--fit", "1MiB", "--json"))
+    expected = predict(config, Job(batch=2))
     assert (found["peak"], found["activations"]) == (expected.peak, expected.activations)
-    assert found["largest_batch"] == largest_batch(GPTConfig(**SIZES), Job(), 1 << 20)
+    assert found["largest_batch"] == largest_batch(config, Job(), 1 << 20) > 0
     assert sum(part["bytes"] for part in found["saved"]) == expected.activations
-    done = command("gpt2", "--n-layers", "1", "--fit", "1KiB", "--layers")
-    assert done.returncode == 0 and "not even one row fits 1.0 KiB" in done.stdout and "block 0" in done.stdout
-    done = command("gpt5")
-    assert done.returncode == 2 and "no preset" in done.stderr and "Traceback" not in done.stderr
+    text = command("gpt2", "--n-layers", "1", "--fit", "1KiB", "--layers")
+    assert "not even one row fits 1.0 KiB" in text and "block 0" in text and "4x the weights" in text
+    with pytest.raises(Error, match="no preset: did you mean 'gpt2'"):
+        command("gptt2")
 
 
 @pytest.mark.gpu

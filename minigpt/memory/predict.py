@@ -1,9 +1,9 @@
 """All parts of a training step and of inference, added up; and the largest batch that fits.
 
-    static        weights + optimizer state + (FSDP) the blocks that are gathered
-    forward       activations, then the loss: its gradients are made on the way, a chunk of logits at a time
-    backward      activations go as gradients come
-    peak          static + the larger of  activations + loss  and  gradients
+static        weights + optimizer state + (FSDP) the blocks that are gathered
+forward       activations, then the loss: its gradients are made on the way, a chunk of logits at a time
+backward      activations go as gradients come
+peak          static + the larger of  activations + loss  and  gradients
 """
 
 from collections import defaultdict
@@ -120,6 +120,7 @@ def largest_batch(config: GPTConfig, job: Job, room: int, most: int = 1 << 20) -
     >>> largest_batch(presets.gpt2("small"), Job(dtype="mixed", device="cuda"), 24 << 30) > 0
     True
     """
+
     def fits(batch: int) -> bool:
         return predict(config, replace(job, batch=batch), plan).peak <= room
 
@@ -146,9 +147,7 @@ def _saved(walk: Walk) -> dict[tuple[int | None, str], int]:
             blocks[layer] += size
     largest = max(blocks, key=blocks.get, default=None)
     return {
-        (layer, kind): size
-        for (layer, kind), size in sums.items()
-        if layer in (None, largest) or kind == "block input"
+        (layer, kind): size for (layer, kind), size in sums.items() if layer in (None, largest) or kind == "block input"
     }
 
 
