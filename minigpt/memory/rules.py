@@ -33,10 +33,11 @@ def folk_rules(config: GPTConfig, job: Job) -> list[Rule]:
     mixed = predict(config, replace(plain, dtype="mixed"))
     n = half.parameters
     factors = {"AdamW": ("adamw", 4), "SGD with momentum": ("momentum", 3), "SGD": ("sgd", 2)}
+    cache = f"the cache of {job.batch} x {job.length or config.context} tokens is extra"
     rules = [
-        Rule("16-bit on disk: 2 bytes a parameter", 2 * n, half.weights, "a tied head is stored once; the header is extra"),
-        Rule("16-bit inference: about the same", 2 * n, half.inference, f"the cache of {job.batch} x {_length(config, job)} tokens is extra"),
-    ]  # fmt: skip
+        Rule("16-bit on disk: 2 bytes a parameter", 2 * n, half.weights, "a tied head is stored once"),
+        Rule("16-bit inference: about the same", 2 * n, half.inference, cache),
+    ]
     for name, (optimizer, factor) in factors.items():
         found = predict(config, replace(plain, optimizer=optimizer))
         exact = found.weights + found.gradients + found.optimizer
@@ -48,7 +49,3 @@ def folk_rules(config: GPTConfig, job: Job) -> list[Rule]:
     but = f"the 16-bit copies that are multiplied ({copies / n:.1f} more) and the batch are extra"
     rules.append(Rule("mixed precision, AdamW: 16 bytes a parameter", 16 * n, exact, but))
     return rules
-
-
-def _length(config: GPTConfig, job: Job) -> int:
-    return job.length or config.context

@@ -1,6 +1,6 @@
 """What a forward pass keeps for the backward pass: the model walked once on paper.
 
-Shapes: B batch, T time, L keys (a prefix and T), C channels, H heads, G key/value heads, D head size, F = d_ff, N = B T.
+Shapes: B batch, T time, L keys (a prefix and T), C channels, H heads, G key/value heads, D head size, N = B T.
 
 A `Sheet` stands for a tensor: how many numbers, how wide each, and whether a gradient flows back through it. Each
 operation knows which of its tensors its own gradient needs, and only keeps them if somebody asks for that gradient:
