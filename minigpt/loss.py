@@ -59,7 +59,7 @@ def fast(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return _LinearCrossEntropy.apply(hidden, weight, targets)
 
 
-def _chunk_rows(n_vocab: int, itemsize: int) -> int:
+def chunk_rows(n_vocab: int, itemsize: int) -> int:
     """At least 128 rows, or the matrix products starve."""
     return max(128, CHUNK_BYTES // (n_vocab * itemsize))
 
@@ -76,7 +76,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # As (C, V): the product h^T slope then copies the narrow h, not the wide slope.
         d_weight = hidden.new_zeros(weight.shape[::-1], dtype=wide) if wants_weight else None
         total = torch.zeros((), dtype=wide, device=hidden.device)
-        rows = _chunk_rows(len(weight), hidden.element_size())
+        rows = chunk_rows(len(weight), hidden.element_size())
         for start in range(0, len(hidden), rows):
             h, target = hidden[start : start + rows], targets[start : start + rows, None]
             real = target != IGNORE
@@ -104,7 +104,7 @@ def _recomputed(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     """The same sum for any head (an adapted one, one with a bias): logits of a chunk, made again in backward."""
     total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
     n_vocab = getattr(head, "out_features", 50_000)
-    rows = _chunk_rows(n_vocab, hidden.element_size())
+    rows = chunk_rows(n_vocab, hidden.element_size())
     for h, target in zip(hidden.split(rows), targets.split(rows), strict=True):
         total = total + checkpoint(plain, h[None], head, target[None], use_reentrant=False)
     return total

@@ -228,8 +228,8 @@ def test_no_tensor_is_as_large_as_all_logits(kind, many_chunks):
 
 
 def test_a_chunk_keeps_to_its_bytes():
-    assert loss._chunk_rows(1000, 4) * 1000 * 4 <= loss.CHUNK_BYTES < (loss._chunk_rows(1000, 4) + 1) * 1000 * 4
-    assert loss._chunk_rows(10**9, 4) == 128
+    assert loss.chunk_rows(1000, 4) * 1000 * 4 <= loss.CHUNK_BYTES < (loss.chunk_rows(1000, 4) + 1) * 1000 * 4
+    assert loss.chunk_rows(10**9, 4) == 128
 
 
 def test_evaluation_makes_no_gradients():

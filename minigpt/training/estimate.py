@@ -1,6 +1,6 @@
 """What a run will cost, and what a healthy loss looks like: said before the first step.
 
-Symbols: P parameters, N tokens a micro-batch, L layers, C channels, F feed-forward width, V vocabulary.
+Symbols: N tokens a micro-batch, C channels, V vocabulary.
 """
 
 import math
@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from minigpt.config import GPTConfig
+from minigpt.memory import Job, Plan, predict
 from minigpt.model import GPT
 
 GIB = 1 << 30
@@ -39,29 +40,28 @@ def unigram_entropy(tokens: np.ndarray, vocab_size: int, chunk: int = 1 << 22) -
 
 
 def memory_bytes(model: GPT, n_tokens: int) -> dict[str, int]:
-    """Bytes of a training step on N tokens, by what they are for. Weights, gradients and AdamW's two moments are
-    exact; activations count what backward needs of each layer in the fast path, in the weights' own dtype.
+    """Bytes of an AdamW step on N tokens, by what they are for, of the model as it stands: see `minigpt.memory`.
 
     >>> from minigpt import presets
     >>> model = GPT(presets.gpt2(n_layers=1, vocab_size=512, context=64))
     >>> memory_bytes(model, 64)["weights"] == 4 * sum(w.numel() for w in model.parameters())
     True
     """
-    config = model.config
-    size = next(model.parameters()).element_size()
-    weights = sum(weight.nbytes for weight in model.parameters())
-    trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
-    queries, keys = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-    attention = 2 * config.d_model + 2 * queries + 2 * keys  # norm in and out, q and output, k and v
-    feed_forward = 2 * config.d_model + (4 if config.gated else 2) * config.d_ff
-    if config.positions == "rotary":
-        attention += queries + keys  # before and after the turn
+    found = _predict(model, n_tokens)
     return {
-        "weights": weights,
-        "gradients": trained,
-        "AdamW moments": 2 * trained,
-        "activations": n_tokens * config.n_layers * (attention + feed_forward) * size,
+        "weights": found.weights,
+        "gradients": found.gradients,
+        "AdamW moments": found.optimizer,
+        "activations": found.activations,
+        "loss": found.loss + found.logits,
     }
+
+
+def _predict(model: GPT, n_tokens: int):
+    weight = next(model.parameters())
+    rows = -(-n_tokens // model.config.context)
+    job = Job(batch=rows, dtype="bf16" if weight.element_size() == 2 else "fp32", device=weight.device.type)
+    return predict(model.config, job, Plan.of_model(model))
 
 
 def parameter_table(model: GPT) -> dict[str, int]:
@@ -99,7 +99,8 @@ def announce(
     lines = [
         f"model       {n_parameters:,} parameters{learning}; {config.n_layers} layers, {config.n_heads} heads, "
         f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
-        f"memory      about {sum(memory.values()) / GIB:.2f} GiB beside PyTorch itself (MiB: {parts})",
+        f"memory      about {_predict(model, n_tokens_micro).peak / GIB:.2f} GiB at the peak of a step, beside "
+        f"PyTorch itself (MiB: {parts})",
         f"data        {len(tokens):,} training tokens; {steps:,} steps of {n_tokens_step:,} "
         f"= {epochs:.1f} epochs, {(4 * n_parameters + 2 * n_learning) * spent:.1e} floating-point operations",
     ]
