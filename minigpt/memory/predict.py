@@ -80,7 +80,7 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
     >>> from minigpt import presets
     >>> small = predict(presets.gpt2("small"), Job(dtype="bf16", batch=1))
     >>> small.weights + small.gradients + small.optimizer - 4 * small.weights    # but for a counter a tensor
-    592
+    784
     """
     plan = plan or Plan.of_config(config, job)
     length = job.length or config.context
