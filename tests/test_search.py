@@ -37,8 +37,9 @@ def test_it_goes_on_while_the_best_running_text_can_win():
 
 
 def test_an_end_that_is_not_among_the_best_is_no_text():
-    group, _ = search({(): {1: 0.5, 2: 0.3, END: 0.2}}, length_penalty=0.0)
-    assert found(group) == {(1, END): 0.5, (2, END): 0.3}
+    """END alone has 0.25, more than (2, END), but two tokens that are no ends are likelier."""
+    group, _ = search({(): {1: 0.4, 2: 0.35, END: 0.25}, (2,): {END: 0.5, 3: 0.5}}, length_penalty=0.0)
+    assert found(group) == {(1, END): 0.4, (2, END): 0.175}
 
 
 def test_never_takes_the_length_at_which_a_text_scores_best():
