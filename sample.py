@@ -7,12 +7,13 @@ it is made and ends where the model ends the document, at --stop, after --max-ne
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import groupby
 
 import lora
 from minigpt import cli
 from minigpt.errors import Error
-from minigpt.sample_options import Beams, Choosing, Input, Output, Steering
+from minigpt.sample_options import Beams, Choosing, Drafting, Input, Output, Steering
 
 EXAMPLES = """
 examples:
@@ -23,6 +24,7 @@ examples:
   python sample.py runs/notes --prompt "Dx:" --num-beams 4 --show-beams  the likeliest of many, and how it was found
   python sample.py runs/notes --prompt "Dx:" --one-of " gout" --one-of " sepsis" --num-beams 2 --num-return 2
   python sample.py runs/notes --prompts prompts.jsonl --top-p 0.95 --json   many prompts, a record a line
+  python sample.py runs/notes --draft runs/small --draft-tokens 4       the law of runs/notes, a small model guessing
   python sample.py runs/notes --prompts notes.txt --score               how likely is each text
   python sample.py runs/notes --interactive                             a line in, its continuation out; Ctrl-D ends
   python sample.py runs/notes --adapter runs/letters                    with a LoRA adapter
@@ -36,7 +38,10 @@ Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 stopped by 
 class Session:
     """A model with its adapters and tokenizer, and where the texts go."""
 
-    def __init__(self, source: Input, choosing: Choosing, steering: Steering, beams: Beams, output: Output):
+    def __init__(
+        self, source: Input, choosing: Choosing, steering: Steering, beams: Beams, drafting: Drafting, output: Output
+    ):
+        drafting.check(choosing, steering, beams, output)
         import torch  # only now: --help and a mistyped option should not wait for it
 
         from minigpt.generation.writer import Writer
@@ -53,7 +58,12 @@ class Session:
             )
         self.source, self.choosing, self.beams, self.output = source, choosing, beams, output
         self._attach(source.adapter)
-        self.writer = Writer(self.model, tokenizer, choosing, steering, beams)
+        self.draft = GPT.from_pretrained(drafting.draft) if drafting.draft else None
+        if self.draft and Tokenizer.load(drafting.draft).vocabulary.ranks != tokenizer.vocabulary.ranks:
+            raise Error(
+                f"{drafting.draft}: this draft has another tokenizer than {source.model}: give one with the same"
+            )
+        self.writer = Writer(self.model, tokenizer, choosing, steering, beams, self.draft, drafting.draft_tokens)
 
     def _attach(self, adapters: tuple[str, ...]):
         """Load every adapter once, and merge if asked; "base" is none."""
@@ -181,7 +191,7 @@ def _lines_of_stdin() -> Iterator[str]:
 
 def main():
     options = cli.parse(
-        Input, Choosing, Steering, Beams, Output, prog="sample.py", description=__doc__, epilog=EXAMPLES
+        Input, Choosing, Steering, Beams, Drafting, Output, prog="sample.py", description=__doc__, epilog=EXAMPLES
     )
     source = options[0]
     prompts = list(source.prompt)
@@ -196,11 +206,15 @@ def main():
     session = Session(*options)
     from minigpt.serving import serving
 
-    with serving(session.model, weights=options[-1].weights), lora.serving(session.model):
+    weights = options[-1].weights
+    drafted = serving(session.draft, weights) if session.draft else nullcontext()
+    with serving(session.model, weights), lora.serving(session.model), drafted:
         if source.interactive:
             session.answer_lines()
         else:
             session.write_all(prompts or [""])
+    if session.writer.tally.readings:
+        print(session.writer.tally, file=sys.stderr)
 
 
 if __name__ == "__main__":

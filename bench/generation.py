@@ -2,7 +2,7 @@
 
     python bench/generation.py                  every kind of work, in turn, 3 rounds
     python bench/generation.py --only beams --rounds 5
-    python bench/generation.py --length         what a step costs as the text grows
+    python bench/generation.py --length         what a step costs as the text grows; --plot FILE.svg draws it
 
 Both have the same weights in one process, and are measured one after the other in each round; ratios are medians over
 rounds of ours / theirs. Ours runs inside `serving(model)`, as sample.py does. The floor is one pass over the weights
@@ -14,7 +14,6 @@ import random
 import statistics
 import sys
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +47,7 @@ WORKS = [
 class Both:
     """The same weights, as ours and as transformers'."""
 
-    def __init__(self):
+    def __init__(self, threads: int):
         import torch
         from transformers import GPT2Config, GPT2LMHeadModel, logging
 
@@ -56,7 +55,7 @@ class Both:
 
         logging.set_verbosity_error()
         torch.manual_seed(0)
-        torch.set_num_threads(2)
+        torch.set_num_threads(threads)
         self.torch, self.ours = torch, GPT(presets.gpt2("small")).eval()
         self.theirs = GPT2LMHeadModel(GPT2Config()).eval()
         weights = dict(_their_names(hub, self.ours))
@@ -102,16 +101,16 @@ def _their_names(hub, model):
         yield name, whole.T.contiguous() if entry.transposed else whole
 
 
-def seconds(run, work: Work) -> float:
+def seconds(run, *what) -> float:
     began = time.perf_counter()
-    run(work)
+    run(*what)
     return time.perf_counter() - began
 
 
-def compare(works: list[Work], rounds: int):
+def compare(works: list[Work], rounds: int, threads: int):
     from minigpt.serving import serving
 
-    both = Both()
+    both = Both(threads)
     ours, theirs = {}, {}
     for number in range(rounds):
         for work in works:
@@ -134,44 +133,90 @@ def compare(works: list[Work], rounds: int):
         print(f"| {work.name} | {speed[0]:.1f} | {speed[1]:.1f} | {statistics.median(pairs):.2f} | {spread} | {goal} |")
 
 
-def cost_of_length(packed: bool):
-    """Milliseconds of a step after so many tokens."""
-    from minigpt import GPT, presets
-    from minigpt.generation.reader import Reader
+class Ours:
+    """A text of so many tokens, read; `step` reads a token more of each beam."""
+
+    def __init__(self, both: Both, length: int, beams: int):
+        from minigpt.generation.reader import Reader
+
+        self.beams, self.parents = beams, [0] * beams
+        self.reader = Reader(both.ours, [0], room=beams * STEPS)
+        self.reader.start([[1] * length])
+
+    def step(self):
+        self.reader.step([[5] * self.beams], [self.parents])
+        self.parents = list(range(self.beams))[::-1]  # a search seldom keeps the order
+
+
+class Theirs:
+    """The same by transformers, in the way of its beam search: a copy of the cache each, brought into order."""
+
+    def __init__(self, both: Both, length: int, beams: int):
+        from transformers import DynamicCache
+
+        self.torch, self.model = both.torch, both.theirs
+        self.tokens, self.order = self.torch.full((beams, 1), 5), self.torch.arange(beams).flip(0)
+        self.cache = DynamicCache(config=both.theirs.config)
+        with self.torch.inference_mode():
+            self.model(self.torch.ones(1, length, dtype=int), past_key_values=self.cache, logits_to_keep=1)
+            self.cache.batch_repeat_interleave(beams)
+
+    def step(self):
+        with self.torch.inference_mode():
+            if len(self.order) > 1:
+                self.cache.reorder_cache(self.order)
+            self.model(self.tokens, past_key_values=self.cache)
+
+
+def cost_of_length(rounds: int, threads: int, plot: Path | None):
+    """Milliseconds of a step, a token for each beam, after so many: medians over the steps of all rounds, in turn."""
     from minigpt.serving import serving
 
-    model = GPT(presets.gpt2("small")).eval()
-    print("| entries in the cache | greedy, ms a step | 4 beams | 8 beams |\n|---|---|---|---|")
-    with serving(model) if packed else nullcontext():
-        for length in (16, 128, 256, 512, 768, 1000):
-            row = []
-            for beams in (1, 4, 8):
-                reader = Reader(model, [0], room=beams * 12)
-                reader.start([[1] * length])
-                found = []
-                for step in range(12):
-                    parents = [[0] * beams if step == 0 else list(range(beams))]
-                    began = time.perf_counter()
-                    reader.step([[5] * beams], parents)
-                    found.append(time.perf_counter() - began)
-                row.append(f"{1000 * statistics.median(found[2:]):.1f}")
-            print(f"| {length} | {' | '.join(row)} |")
+    both, found = Both(threads), {}
+    with serving(both.ours):
+        for number in range(rounds):
+            for length in LENGTHS:
+                for name, (kind, beams, _) in CURVES.items():
+                    text = kind(both, length, beams)
+                    taken = [seconds(text.step) for _ in range(STEPS)]
+                    found.setdefault((name, length), []).extend(taken[2:])
+                print(f"round {number + 1}/{rounds}  {length} entries", file=sys.stderr)
+    table = {name: [1000 * statistics.median(found[name, length]) for length in LENGTHS] for name in CURVES}
+    print(f"| ms a step after | {' | '.join(CURVES)} |\n|{'---|' * (len(CURVES) + 1)}")
+    for row, length in enumerate(LENGTHS):
+        print(f"| {length} | {' | '.join(f'{times[row]:.1f}' for times in table.values())} |")
+    if plot:
+        from minigpt.training.report import draw
+
+        curves = [(name, LENGTHS, times, CURVES[name][-1]) for name, times in table.items()]
+        plot.write_text(draw("ms a step", curves, {}, across="entries in the cache"), encoding="utf-8")
+
+
+STEPS, LENGTHS = 10, (16, 128, 256, 512, 768, 1000)
+CURVES = {
+    "transformers, 8 beams": (Theirs, 8, "#c33"),
+    "transformers, greedy": (Theirs, 1, "#e99"),
+    "minigpt, 8 beams": (Ours, 8, "#36c"),
+    "minigpt, greedy": (Ours, 1, "#8ad"),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="times each kind of work is measured (default 3)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2; 1 where others compute too)")
     parser.add_argument("--only", default="", metavar="WORDS", help="works whose name holds this")
     parser.add_argument("--length", action="store_true", help="the cost of a step by length instead")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the cost of a step by length")
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    if options.length:
-        cost_of_length(packed=True)
+    if options.length or options.plot:
+        cost_of_length(options.rounds, options.threads, options.plot)
         return
     works = [work for work in WORKS if options.only in work.name]
     if not works:
         sys.exit(f"--only {options.only!r} fits none of: {', '.join(work.name for work in WORKS)}")
-    compare(works, options.rounds)
+    compare(works, options.rounds, options.threads)
 
 
 if __name__ == "__main__":

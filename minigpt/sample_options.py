@@ -81,6 +81,24 @@ class Beams:
 
 
 @dataclass(frozen=True)
+class Drafting:
+    """Speculative decoding: a small model proposes, MODEL disposes; the text is as MODEL's own."""
+
+    draft: Path | None = None  # directory of the small model, with the tokenizer of MODEL
+    draft_tokens: int = 4  # so many are proposed at a time
+
+    def __post_init__(self):
+        at_least_1(self, "draft_tokens")
+
+    def check(self, choosing: Choosing, steering: Steering, beams: Beams, output: "Output"):
+        """`Error` for what a draft cannot help with."""
+        others = {"--num-beams": beams.num_beams > 1, "--best-of": choosing.best_of is not None}
+        others |= {"--slide": steering.slide, "--score": output.score}
+        for name in (name for name, given in others.items() if given and self.draft):
+            raise Error(f"--draft helps to write one text that fits the context: leave out --draft or {name}")
+
+
+@dataclass(frozen=True)
 class Output:
     """Output and machine."""
 

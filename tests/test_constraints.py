@@ -15,7 +15,7 @@ from transformers.generation import logits_process
 
 from minigpt import GPT, Error, GPTConfig
 from minigpt.generation import beam_search, generate
-from minigpt.generation.constraints import Contains, OneOf, StartsWith
+from minigpt.generation.constraints import Banks, Contains, OneOf, StartsWith
 from minigpt.generation.sampling import Sampler, row_generator
 from minigpt.generation.scoring import score
 
@@ -252,6 +252,15 @@ def test_progress_among_near_misses(phrase):
             assert contains.progress(written) == brute_progress(phrase, written)
         met += contains.progress(written) == len(phrase)
     assert met > 50
+
+
+def test_beams_are_shared_out_in_turn_from_the_fullest_bank():
+    """Six texts, best first, with 0 0 1 0 2 1 tokens of the phrase in place: 4, 2, 0 in the first turn, then 5, 1."""
+    banks = Banks([[7, 8]])
+    texts = [[1], [2], [7], [3], [1, 7, 8], [3, 7]]
+    assert [banks.progress(text) for text in texts] == [0, 0, 1, 0, 2, 1]
+    turns = [4, 2, 0, 5, 1, 3]
+    assert [banks.share(texts, beams) for beams in range(1, 7)] == [sorted(turns[:beams]) for beams in range(1, 7)]
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,12 @@ def with_adapters(model, *names, targets="all-linear"):
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("shape", ["llama", "gpt2"])
 def test_mixed_rows_write_what_each_would_write_alone(shape, use_cache):
-    """Rows of unequal length that end at different times: the batch shrinks, and every row keeps its adapter."""
+    """Rows of unequal length that end at different times: the batch shrinks, and every row keeps its adapter.
+
+    The last has the prompt of the first, but not its adapter: what was read of the one is not for the other.
+    """
     model = with_adapters(gpt(shape), "a", "b")
-    prompts, rows = [[1, 2, 3], [4], [5, 6], [7, 8, 9, 10]], ["b", None, "a", "b"]
+    prompts, rows = [[1, 2, 3], [4], [5, 6], [7, 8, 9, 10], [1, 2, 3]], ["b", None, "a", "b", "a"]
     options = {"max_new_tokens": 12, "temperature": 0, "eos": list(range(0, 50, 6)), "use_cache": use_cache}
     with lora.rows(model, rows):
         found = generate(model, prompts, **options)

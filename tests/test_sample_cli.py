@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,7 +56,8 @@ def sample(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, args)])
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         module.main()
-        return capsys.readouterr().out
+        out, call.err = capsys.readouterr()
+        return out
 
     return call
 
@@ -295,4 +297,83 @@ def test_sliding_goes_on_past_the_context(run, sample):
 def test_bad_options_are_named_before_a_word_is_written(run, sample, capsys, words, message):
     with pytest.raises(Error, match=message):
         sample(run, *words)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.fixture(scope="module")
+def draft(run, tmp_path_factory):
+    """The model with disturbed weights: it often proposes what the model would write."""
+    directory = tmp_path_factory.mktemp("draft")
+    torch.manual_seed(1)
+    small = GPT.from_pretrained(run)
+    with torch.no_grad():
+        for weight in small.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    small.save_pretrained(directory)
+    Tokenizer.load(run).save(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--prompt", "患者"],
+        ["--prompt", "no", "--prompt", "天", "--min-new-tokens", 30, "--repetition-penalty", 1.3],
+        ["--prompt", "患者", "--one-of", "痛风", "--one-of", "咳", "--stop", "风"],
+        ["--prompt", "患者", "--weights", "int8"],
+    ],
+    ids=["as it is", "steered", "closed vocabulary", "int8"],
+)
+def test_a_draft_changes_no_greedy_text(run, draft, sample, capsys, words):
+    plain = sample(run, "--greedy", *words)
+    capsys.readouterr()
+    assert sample(run, "--greedy", "--draft", draft, "--draft-tokens", 3, *words) == plain
+    found = records(sample(run, "--greedy", "--draft", draft, *words, "--json"))
+    expected = records(sample(run, "--greedy", *words, "--json"))
+    assert [each | {"accepted": 0, "readings": 0} for each in expected] == [
+        each | {"accepted": 0, "readings": 0} for each in found
+    ]
+    assert all(0 < each["accepted"] <= 1 and each["readings"] < len(each["tokens"]) for each in found)
+
+
+def test_samples_of_a_draft_are_the_same_however_they_are_printed(run, draft, sample):
+    options = ["--prompt", "患", "--prompt", "no", "--num-samples", 3, "--temperature", 2, "--max-new-tokens", 9]
+    shown = sample(run, *options, "--draft", draft, "--no-echo")
+    found = records(sample(run, *options, "--draft", draft, "--json", "--batch-size", 2))
+    assert [each["text"] for each in found] == [
+        block.split("===\n", 1)[1].removesuffix("\n") for block in shown.split("=== ") if "===\n" in block
+    ]
+    assert len({tuple(each["tokens"]) for each in found}) == 6  # a stream each
+
+
+def test_it_is_told_how_often_a_draft_was_right(run, draft, sample):
+    assert sample(run, "--greedy", "--draft", draft, "--interactive", stdin="患者\n患者") == "咳嗽三天😀。\n" * 2
+    words = re.fullmatch(
+        r"draft: (\d+)% of (\d+) tokens accepted, (\d.\d\d) tokens a reading of the model\n", sample.err
+    )
+    assert 30 <= int(words[1]) <= 100 and int(words[2]) >= 20 and 1.5 < float(words[3]) <= 5
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--num-beams", 2], "leave out --draft or --num-beams"),
+        (["--best-of", 2], "leave out --draft or --best-of"),
+        (["--slide"], "leave out --draft or --slide"),
+        (["--score"], "leave out --draft or --score"),
+        (["--draft-tokens", 0], "--draft-tokens is 0"),
+        (["--draft", "{tmp}/other"], "another tokenizer"),
+        (["--draft", "{tmp}/short", "--prompt", "no", "--prompt", "咳" * 9], "the draft's context holds 32 tokens"),
+        (["--draft", "{tmp}/wide"], "the draft knows 300 tokens, the model"),
+        (["--draft", "{tmp}/nowhere"], "nowhere"),
+    ],
+)
+def test_what_a_draft_cannot_do_is_named(run, draft, sample, tmp_path, capsys, words, message):
+    tokenizer, sizes = Tokenizer.load(run), {"n_layers": 1, "n_heads": 2, "d_model": 16}
+    for name, changes in {"short": {"context": 32}, "wide": {"vocab_size": 300}, "other": {}}.items():
+        GPT(GPTConfig(**sizes | {"vocab_size": tokenizer.vocab_size} | changes)).save_pretrained(tmp_path / name)
+        (tokenizer if name != "other" else Tokenizer.train(["ough"] * 9, 300)).save(tmp_path / name)
+    words = [str(word).format(tmp=tmp_path) for word in words]
+    with pytest.raises(Error, match=message):
+        sample(run, "--max-new-tokens", 30, *([] if "--draft" in words else ["--draft", draft]), *words)
     assert capsys.readouterr().out == ""

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import KINDS, model
+from processing import chi_square_p
 
 from minigpt import Error
 from minigpt.generation import generate
@@ -14,16 +15,6 @@ from minigpt.generation.speculative import accept, rounds, speculate
 
 V = 5
 PROMPT = [3, 1]
-
-
-def chi_square_p(counts, expected):
-    """Upper tail of the chi-square test; cells with an expectation under 5 are pooled."""
-    small = expected < 5
-    counts = torch.cat([counts[~small], counts[small].sum()[None]])
-    expected = torch.cat([expected[~small], expected[small].sum()[None]])
-    keep = expected > 0
-    statistic = ((counts - expected)[keep] ** 2 / expected[keep]).sum()
-    return torch.special.gammaincc((keep.sum() - 1) / 2, statistic / 2).item()
 
 
 def fit(drawn, exact):

@@ -44,6 +44,34 @@ class Round:
     taken: int
 
 
+@dataclass(slots=True)
+class Tally:
+    """How often the draft was right, over several rounds and texts."""
+
+    written: int = 0
+    proposed: int = 0
+    taken: int = 0
+    readings: int = 0  # of the large model
+
+    def count(self, found: Round) -> list[int]:
+        """The tokens of this round."""
+        self.written += len(found.tokens)
+        self.proposed += found.proposed
+        self.taken += found.taken
+        self.readings += 1
+        return found.tokens
+
+    @property
+    def accepted(self) -> float:
+        return self.taken / self.proposed if self.proposed else 0.0
+
+    def __str__(self):
+        each = self.written / max(1, self.readings)
+        return (
+            f"draft: {self.accepted:.0%} of {self.proposed} tokens accepted, {each:.2f} tokens a reading of the model"
+        )
+
+
 def speculate(
     model: GPT,
     draft: GPT,
@@ -55,6 +83,7 @@ def speculate(
     top_p: float | None = None,
     seed: int = 0,
     eos: int | Collection[int] | None = None,
+    row: int = 0,
     **sampling,
 ) -> Speculated:
     """The new tokens of one prompt, with the probabilities of `generate(model, ...)`; `draft` only makes it faster.
@@ -76,12 +105,10 @@ def speculate(
     >>> len(speculate(model, draft, [1, 2, 3], max_new_tokens=5).tokens)
     5
     """
-    done = list(
-        rounds(model, draft, prompt, max_new_tokens, draft_tokens, temperature, top_k, top_p, seed, eos, **sampling)
-    )
-    proposed, taken = sum(each.proposed for each in done), sum(each.taken for each in done)
-    tokens = [token for each in done for token in each.tokens]
-    return Speculated(tokens, taken / proposed if proposed else 0.0, len(done))
+    tally, limits = Tally(), (max_new_tokens, draft_tokens)
+    found = rounds(model, draft, prompt, *limits, temperature, top_k, top_p, seed, eos, row, **sampling)
+    tokens = [token for each in found for token in tally.count(each)]
+    return Speculated(tokens, tally.accepted, tally.readings)
 
 
 def rounds(
@@ -95,6 +122,7 @@ def rounds(
     top_p: float | None = None,
     seed: int = 0,
     eos: int | Collection[int] | None = None,
+    row: int = 0,
     **sampling,
 ) -> Iterator[Round]:
     """`speculate` as it happens. Between two rounds both models are as the caller left them.
@@ -110,9 +138,11 @@ def rounds(
     chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_new_tokens": max_new_tokens}
     sampler = make_sampler(ends=ends, **chosen, **sampling)
     tokens = check_prompt(model, prompt, 0, max_new_tokens)
-    limit = min(len(tokens) + max_new_tokens, model.config.context + 1)
-    _check_draft(model, draft, draft_tokens, limit)
-    text = Row(0, tokens, len(tokens), limit, row_generator(seed, 0))
+    if not isinstance(draft_tokens, int) or draft_tokens < 1:
+        raise Error(f"draft_tokens is {draft_tokens!r}: give a whole number of at least 1")
+    check_vocabulary(model, draft)
+    limit = checked_limit(model, draft, len(tokens), max_new_tokens)
+    text = Row(0, tokens, len(tokens), limit, row_generator(seed, row))
     return _rounds(_Chain(model, sampler, limit), _Chain(draft, sampler, limit), text, draft_tokens, ends)
 
 
@@ -182,14 +212,19 @@ def accept(p: Tensor, q: Tensor, proposed: list[int], generator: Generator) -> t
     return taken, int(draw(rest[None], [generator]))
 
 
-def _check_draft(model: GPT, draft: GPT, draft_tokens: int, limit: int):
-    if not isinstance(draft_tokens, int) or draft_tokens < 1:
-        raise Error(f"draft_tokens is {draft_tokens!r}: give a whole number of at least 1")
+def check_vocabulary(model: GPT, draft: GPT):
+    """`Error` if the two do not write the same tokens."""
     sizes = draft.config.vocab_size, model.config.vocab_size
     if sizes[0] != sizes[1]:
         raise Error(f"the draft knows {sizes[0]} tokens, the model {sizes[1]}: give a draft with the same tokenizer")
+
+
+def checked_limit(model: GPT, draft: GPT, prompt: int, max_new_tokens: int) -> int:
+    """How many tokens a text may become, its prompt included; `Error` if the draft cannot follow so far."""
+    limit = min(prompt + max_new_tokens, model.config.context + 1)
     if draft.config.context < limit - 2:  # the last two are never read by the draft
         raise Error(
             f"the draft's context holds {draft.config.context} tokens, this text may need {limit - 2}: "
             "give a draft with a longer context, or lower max_new_tokens"
         )
+    return limit

@@ -14,6 +14,7 @@ from minigpt.generation.beams import beam_search
 from minigpt.generation.constraints import OneOf, StartsWith
 from minigpt.generation.generate import generate, stream
 from minigpt.generation.scoring import best_of_n, score
+from minigpt.generation.speculative import Tally, check_vocabulary, checked_limit, rounds, speculate
 from minigpt.generation.stops import TextStream
 from minigpt.generation.tree import as_html, as_text
 from minigpt.model import GPT
@@ -28,14 +29,20 @@ class Text:
     text: str
     tokens: list[int]
     finish: str
-    more: dict  # scores, as far as there are any
+    more: dict  # scores, or what a draft did, as far as there are any
 
 
 class Writer:
-    """Prompts in, texts out."""
+    """Prompts in, texts out. A `draft` proposes `draft_tokens` at a time; `tally` says how often it was right."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, choosing: Choosing, steering: Steering, beams: Beams):
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, choosing: Choosing, steering: Steering, beams: Beams,
+        draft: GPT | None = None, draft_tokens: int = 4,
+    ):  # fmt: skip
         self.model, self.tokenizer = model, tokenizer
+        self.draft, self.draft_tokens, self.tally = draft, draft_tokens, Tally()
+        if draft:
+            check_vocabulary(model, draft)
         self.choosing, self.steering, self.beams = choosing, steering, beams
         if steering.contains and beams.num_beams == 1:
             raise Error("--contains leads beams to a phrase: give --num-beams, more than the phrase has tokens")
@@ -62,13 +69,19 @@ class Writer:
             raise Error(f"{where} is empty: write something, or leave out --no-eot")
         if len(ids) > (context := self.model.config.context):
             raise Error(f"{where} has {len(ids)} tokens, the model's context holds {context}: shorten it")
+        if self.draft:
+            checked_limit(self.model, self.draft, len(ids), self.steering.max_new_tokens)
         return ids
 
     def pieces(self, ids: list[int], row: int) -> Iterator[str]:
         """The continuation as it is made. `row` numbers the texts: each has its own randomness."""
-        tokens = stream(self.model, ids, row=row, overflow=self.overflow, **self.limits, **self.sampling)
-        text = TextStream(self.tokenizer, self.steering.stop)
-        return self._pieces(tokens, text)  # the arguments are checked before the first piece is asked for
+        options = {"row": row} | self.limits | self.sampling  # checked before the first piece is asked for
+        if self.draft:
+            found = rounds(self.model, self.draft, ids, draft_tokens=self.draft_tokens, **options)
+            tokens = (token for each in found for token in self.tally.count(each))
+        else:
+            tokens = stream(self.model, ids, overflow=self.overflow, **options)
+        return self._pieces(tokens, TextStream(self.tokenizer, self.steering.stop))
 
     def _pieces(self, tokens: Iterator[int], text: TextStream) -> Iterator[str]:
         for token in tokens:
@@ -79,9 +92,17 @@ class Writer:
         yield text.flush()
 
     def batch(self, prompts: list[list[int]], row: int) -> list[Text]:
-        """Continuations of all of them, written at once; the texts of `pieces`."""
-        options = {"row": row, "overflow": self.overflow} | self.limits | self.sampling
-        return [self.cut(tokens) for tokens in generate(self.model, prompts, **options)]
+        """Continuations of all of them, written at once (with a draft one by one); the texts of `pieces`."""
+        options = self.limits | self.sampling
+        if self.draft:
+            return [self._drafted(ids, row + i, options) for i, ids in enumerate(prompts)]
+        return [
+            self.cut(tokens) for tokens in generate(self.model, prompts, row=row, overflow=self.overflow, **options)
+        ]
+
+    def _drafted(self, ids: list[int], row: int, options: dict) -> Text:
+        found = speculate(self.model, self.draft, ids, draft_tokens=self.draft_tokens, row=row, **options)
+        return self.cut(found.tokens, accepted=found.accepted, readings=found.steps)
 
     def best(self, ids: list[int]) -> Text:
         """The likeliest of several samples."""

@@ -49,19 +49,19 @@ def smooth(values: list[float], window: int) -> list[float]:
 
 def _figures(trained: list[dict], evaluated: list[dict], lines: dict[str, float]) -> list[dict]:
     steps, losses = [r["step"] for r in trained], [r["loss"] for r in trained]
-    loss_figure = _draw(
+    loss_figure = draw(
         "loss, nats a token",
         [("training", steps, losses, "#bbb"), ("training, smoothed", steps, smooth(losses, 25), "#444")]
         + [("validation", [r["step"] for r in evaluated], [r["loss"] for r in evaluated], "#c33")],
         lines,
     )
-    bits = _draw(
+    bits = draw(
         "bits per byte",
         [("validation", [r["step"] for r in evaluated], [r["bits_per_byte"] for r in evaluated], "#c33")],
         {},
     )
-    rate = _draw("learning rate", [("", steps, [r["lr"] for r in trained], "#36c")], {})
-    norm = _draw("length of the gradient", [("", steps, [r["grad_norm"] for r in trained], "#393")], {})
+    rate = draw("learning rate", [("", steps, [r["lr"] for r in trained], "#36c")], {})
+    norm = draw("length of the gradient", [("", steps, [r["grad_norm"] for r in trained], "#393")], {})
     return [
         {"svg": loss_figure, "caption": "The loss starts near ln V (knows nothing), passes the entropy of the token "
          "frequencies (knows which tokens are common), and what it gains below that it has learned from context."},
@@ -71,7 +71,8 @@ def _figures(trained: list[dict], evaluated: list[dict], lines: dict[str, float]
     ]  # fmt: skip
 
 
-def _draw(label: str, curves: list[tuple], lines: dict[str, float]) -> str:
+def draw(label: str, curves: list[tuple], lines: dict[str, float], across: str = "step") -> str:
+    """An SVG of curves (name, x, y, colour) and named flat lines."""
     # The object interface, not pyplot: no global state, no window system.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -83,7 +84,7 @@ def _draw(label: str, curves: list[tuple], lines: dict[str, float]) -> str:
         axes.plot(x, y, color=colour, label=name or None, linewidth=1.3, marker=marker, markersize=3)
     for (name, value), style in zip(lines.items(), ("--", ":", "-."), strict=False):
         axes.axhline(value, color="#888", linestyle=style, linewidth=1, label=f"{name} = {value:.2f}")
-    axes.set(xlabel="step", ylabel=label)
+    axes.set(xlabel=across, ylabel=label)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=8)
