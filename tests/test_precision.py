@@ -71,9 +71,11 @@ def test_few_bits_give_nearly_the_same_loss_and_gradient_in_float32(kind, precis
     wanted, found = gradients(net, sound, batch), gradients(net, narrow, batch)
     narrow.precision.unscale(torch.optim.SGD(net.parameters()))
     found = {name: weight.grad for name, weight in net.named_parameters()}
+    whole = sum(gradient.square().sum() for gradient in wanted.values()).sqrt()
     for name in wanted:
         assert found[name].dtype == torch.float32
-        error = (found[name] - wanted[name]).norm() / wanted[name].norm()
+        # A bias of the keys moves all scores of a query alike: its gradient is 0 but for rounding.
+        error = (found[name] - wanted[name]).norm() / (wanted[name].norm() + 1e-3 * whole)
         assert error < 0.05, (name, error)
     assert any(not torch.equal(found[name], wanted[name]) for name in wanted), "autocast was not on"
 
@@ -187,8 +189,10 @@ def test_the_scale_grows_after_enough_sound_steps_and_does_not_shrink_for_ever()
 
 def test_resuming_fp16_is_bit_exact(tmp_path):
     computing, whole = ComputeConfig(precision="fp16", compile="off"), spiky(at={2})
+    start = copy.deepcopy(whole.state_dict())
     train(whole, computing, steps=5)
     first = spiky(at={2})
+    first.load_state_dict(start)
     optimizer = make_optimizer(first, OptimizerConfig())
     train(first, computing, steps=3, optimizer=optimizer,
           save=lambda p: save_checkpoint(tmp_path, WholeModel(first), first, optimizer, p))  # fmt: skip
@@ -262,8 +266,8 @@ def test_where_compiling_fails_the_run_goes_on_to_the_same_weights_and_says_why(
     net.load_state_dict(twin.state_dict())
     train(twin, ComputeConfig(precision="fp32", compile="off"))
     log, compute = train(net, ComputeConfig(precision="fp32", compile="on"))
-    (line,) = log.lines
-    assert "--compile: not possible here" in line and "no working compiler" in line and "\n" not in line
+    (line,) = (line for line in log.lines if line.startswith("--compile"))
+    assert "not possible here" in line and "no working compiler" in line and "\n" not in line
     assert not compute.compiled
     assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), net.parameters(), strict=True))
     torch._dynamo.reset()
@@ -272,7 +276,7 @@ def test_where_compiling_fails_the_run_goes_on_to_the_same_weights_and_says_why(
 def test_compiled_blocks_keep_their_names_and_their_gradients(monkeypatch, tmp_path):
     compile_blocks = compiling.compile_blocks
     monkeypatch.setattr(compiling, "compile_blocks", lambda net: compile_blocks(net, backend="aot_eager"))
-    net, batch = model("llama", std=0.1).train(), some_batches()[0]
+    net, batch = model("llama", std=0.1, n_layers=1).train(), some_batches()[0]
     names, wanted = list(net.state_dict()), gradients(net, Compute(net), batch)
     compute = Compute(net, ComputeConfig(precision="fp32", compile="on"))
     found = gradients(net, compute, batch)
@@ -281,9 +285,8 @@ def test_compiled_blocks_keep_their_names_and_their_gradients(monkeypatch, tmp_p
         assert torch.allclose(wanted[name], found[name], atol=1e-6), name
     net.save_pretrained(tmp_path)
     assert list(net.state_dict()) == names and not any("_orig_mod" in name for name in names)
-    assert torch.equal(GPT.from_pretrained(tmp_path)(tokens()), net.eval()(tokens())) or True
-    copied = copy.deepcopy(net)
-    assert getattr(copied.blocks[0], "_compiled_call_impl", None) is None
+    with compute.sampling():
+        assert torch.equal(GPT.from_pretrained(tmp_path)(ids := tokens()), net.eval()(ids))
     torch._dynamo.reset()
 
 
