@@ -15,7 +15,15 @@ from pathlib import Path
 import lora
 from minigpt.cli import dump, parse, run
 from minigpt.errors import Error
-from minigpt.training.options import BatchConfig, DataConfig, LoopConfig, OptimizerConfig, RunConfig, ShapeConfig
+from minigpt.training.options import (
+    BatchConfig,
+    ComputeConfig,
+    DataConfig,
+    LoopConfig,
+    OptimizerConfig,
+    RunConfig,
+    ShapeConfig,
+)
 from minigpt.training.schedule import ScheduleConfig
 
 
@@ -65,7 +73,9 @@ class Adapter:
         lora.refill(self.model, directory)
 
 
-RECORDS = (DataConfig, ShapeConfig, Method, BatchConfig, LoopConfig, ScheduleConfig, OptimizerConfig, RunConfig)
+RECORDS = (
+    DataConfig, ShapeConfig, Method, BatchConfig, LoopConfig, ScheduleConfig, OptimizerConfig, ComputeConfig, RunConfig,
+)  # fmt: skip
 EXAMPLES = """
 examples:
   python train.py                                            the embedded notes, some five minutes on a laptop
@@ -80,11 +90,12 @@ examples:
 
 def main() -> int:
     options = read_options(sys.argv[1:])
-    data, shape, method, batching, loop, schedule, adamw, out = options
+    data, shape, method, batching, loop, schedule, adamw, computing, out = options
     import torch
 
     from minigpt.training import compose
     from minigpt.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+    from minigpt.training.compute import Compute
     from minigpt.training.estimate import announce
     from minigpt.training.log import Log
     from minigpt.training.loop import Hooks, fit
@@ -102,28 +113,31 @@ def main() -> int:
     context = min(shape.context, model.config.context)
     batches, validation = compose.make_batches(tokens, context, batching, loop.seed)
     optimizer = make_optimizer(model, adamw)
-    loop = replace(loop, steps=compose.count_steps(model, batches, batching, loop, adamw))
-    options = (data, shape, method, replace(batching, epochs=None, minutes=None), loop, schedule, adamw, out)
+    compute = Compute(model, computing, out.out)
+    compute.measure(context)
+    loop = replace(loop, steps=compose.count_steps(model, batches, batching, loop, adamw, computing))
+    options = (data, shape, method, replace(batching, epochs=None, minutes=None), loop, schedule, adamw, computing, out)
     progress = load_checkpoint(out.out, weights, model, optimizer) if out.resume else Progress()
     micro = batching.batch_size * context
-    print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train, bool(shape.init)), flush=True)
+    print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train, bool(shape.init)))
+    print(compute.describe(), flush=True)
 
     compose.begin(out, tokenizer, dump(*replace_run(options)))
     hooks = Hooks(
         learning_rate=lambda step: learning_rate(step, loop.steps, schedule),
-        evaluate=compose.evaluator(model, validation, tokenizer, out.eval_batches),
-        sample=compose.sampler(model, tokenizer, out, loop.seed),
+        evaluate=compose.evaluator(model, validation, tokenizer, out.eval_batches, compute),
+        sample=compose.sampler(model, tokenizer, out, loop.seed, compute),
         improved=lambda: weights.save(out.out),
         save=lambda progress: save_checkpoint(out.out, weights, model, optimizer, progress, out.keep),
     )
     log = Log(out.out, progress.step, loop.steps, out.tensorboard)
     try:
-        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, adamw.clip)
+        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, adamw.clip, compute)
         compose.finish(out, weights, hooks.evaluate, hooks.sample, progress, log)
     finally:
         log.close()
     settings = {name: value for record in options for name, value in asdict(record).items()}
-    compose.report(out.out, model, micro, tokens, settings, progress)
+    compose.report(out.out, model, micro, tokens, settings, progress, compute)
     kept = "model" if method.method == "full" else "adapter"
     print(f"\n{out.out} holds the {kept}, metrics.jsonl and report.html (open it in a browser)")
     if stopped_by:

@@ -27,8 +27,9 @@ def fast(h: Tensor, x: Tensor, A: Tensor, B: Tensor, scale: float | Tensor) -> T
 
     `h` must be fresh, of nobody else's use. Where a cast is needed, or a tracer looks on, it is `plain`.
     """
-    same = h.dtype == x.dtype == A.dtype and not torch.is_autocast_enabled(h.device.type)
-    if not same or torch.compiler.is_compiling() or h._is_view():
+    if h.is_meta or torch.compiler.is_compiling() or h._is_view():
+        return plain(h, x, A, B, scale)
+    if not h.dtype == x.dtype == A.dtype or torch.is_autocast_enabled(h.device.type):
         return plain(h, x, A, B, scale)
     if not torch.is_grad_enabled():
         if isinstance(scale, Tensor):

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from minigpt import linear
 
 IGNORE = -100  # the target of a token that is not to be predicted: padding, the prompt of an instruction
-CHUNK_BYTES = 4 << 20  # logits held at a time
+CHUNK_BYTES = 4 << 20  # logits held at a time: what a CPU's cache holds
+GPU_CHUNK_BYTES = 256 << 20  # a GPU wants large products; small ones would wait for their launches
 
 
 def plain(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
@@ -49,19 +50,22 @@ def cross_entropy(hidden: Tensor, head: nn.Module, targets: Tensor, reduction: s
 
 
 def fast(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the losses of a linear head, (N, C), (V, C), (N,) -> a number; its gradient is made on the way."""
-    device = hidden.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    """Sum of the losses of a linear head, (N, C), (V, C), (N,) -> a number; its gradient is made on the way.
+
+    Under autocast the products have few bits, the softmax and the sums over chunks have float32's.
+    """
+    device, narrow = hidden.device.type, hidden.dtype
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        narrow = torch.get_autocast_dtype(device)
     if not torch.is_grad_enabled():  # an autograd function is not told, and would make the gradients of nothing
         hidden, weight = hidden.detach(), weight.detach()
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, narrow)
 
 
-def chunk_rows(n_vocab: int, itemsize: int) -> int:
+def chunk_rows(n_vocab: int, itemsize: int, device: str = "cpu") -> int:
     """At least 128 rows, or the matrix products starve."""
-    return max(128, CHUNK_BYTES // (n_vocab * itemsize))
+    room = GPU_CHUNK_BYTES if device == "cuda" else CHUNK_BYTES
+    return max(128, room // (n_vocab * itemsize))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -69,16 +73,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
     dh = (softmax - onehot) W and dW = (softmax - onehot)^T h, chunk by chunk, and backward only scales them."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, narrow: torch.dtype) -> Tensor:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        d_hidden = torch.empty_like(hidden) if wants_hidden else None
+        ctx.dtypes = hidden.dtype, weight.dtype
+        weight = weight.to(narrow)
+        d_hidden = torch.empty_like(hidden, dtype=wide) if wants_hidden else None
         # As (C, V): the product h^T slope then copies the narrow h, not the wide slope.
         d_weight = hidden.new_zeros(weight.shape[::-1], dtype=wide) if wants_weight else None
         total = torch.zeros((), dtype=wide, device=hidden.device)
-        rows = chunk_rows(len(weight), hidden.element_size())
+        rows = chunk_rows(len(weight), hidden.element_size(), hidden.device.type)
         for start in range(0, len(hidden), rows):
-            h, target = hidden[start : start + rows], targets[start : start + rows, None]
+            h, target = hidden[start : start + rows].to(narrow), targets[start : start + rows, None]
             real = target != IGNORE
             target = target.where(real, 0)
             log_p = torch.log_softmax(linear.fast(h, weight), dim=-1, dtype=wide)
@@ -86,25 +92,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if not (wants_hidden or wants_weight):
                 continue
             slope = log_p.exp_().scatter_add_(1, target, torch.full_like(target, -1, dtype=wide))
-            slope = slope.masked_fill_(~real, 0).to(hidden.dtype)  # not times real: what is ignored may be inf
+            slope = slope.masked_fill_(~real, 0).to(narrow)  # not times real: what is ignored may be inf
             if wants_hidden:
                 d_hidden[start : start + rows] = linear.fast(slope, weight.T)
             if wants_weight:
                 d_weight += linear.fast(h.T, slope.T)
-        ctx.save_for_backward(d_hidden, d_weight if d_weight is None else d_weight.T.to(weight.dtype))
+        ctx.save_for_backward(d_hidden, d_weight if d_weight is None else d_weight.T)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, scale: Tensor):
-        return *(None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.saved_tensors), None
+        # In float32: a loss scale does not fit into float16.
+        grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return *(None if grad is None else (grad * scale).to(dtype) for grad, dtype in grads), None, None
 
 
 def _recomputed(hidden: Tensor, head: nn.Module, targets: Tensor) -> Tensor:
     """The same sum for any head (an adapted one, one with a bias): logits of a chunk, made again in backward."""
     total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
     n_vocab = getattr(head, "out_features", 50_000)
-    rows = chunk_rows(n_vocab, hidden.element_size())
+    rows = chunk_rows(n_vocab, hidden.element_size(), hidden.device.type)
     for h, target in zip(hidden.split(rows), targets.split(rows), strict=True):
         total = total + checkpoint(plain, h[None], head, target[None], use_reentrant=False)
     return total

@@ -72,10 +72,7 @@ class Batches:
         return (self.windows + self.batch_size - 1) // self.batch_size
 
     def __getitem__(self, i: int) -> Batch:
-        if i < 0:
-            raise IndexError(f"batch {i}: batches count from 0")
-        epoch, place = divmod(i, len(self))
-        windows = self.order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        windows = self.rows(i)
         shape, pad = (len(windows), self.context), 0 if self.eot is None else self.eot
         tokens, targets = np.full(shape, pad, dtype=np.int64), np.full(shape, IGNORE, dtype=np.int64)
         for row, window in enumerate(windows):
@@ -84,6 +81,13 @@ class Batches:
         positions, documents = self._borders(tokens, targets) if self.document_mask else (None, None)
         n_targets = int((targets != IGNORE).sum())
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), positions, documents, n_targets)
+
+    def rows(self, i: int) -> np.ndarray:
+        """Which windows of the tokens are the rows of batch i, int64 (rows,)."""
+        if i < 0:
+            raise IndexError(f"batch {i}: batches count from 0")
+        epoch, place = divmod(i, len(self))
+        return self.order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
 
     def __iter__(self):
         raise TypeError("batches have no end: index them, range(len(batches)) is one epoch")

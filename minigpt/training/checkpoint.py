@@ -12,7 +12,7 @@ There is no random state to save: see streams.py. There is no data state either:
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -32,6 +32,7 @@ class Progress:
     step: int = 0  # optimizer steps made
     tokens: int = 0  # targets trained on
     seconds: float = 0.0  # spent training, over all its processes
+    scaler: dict = field(default_factory=dict)  # of fp16, see precision.py
 
 
 def save_checkpoint(run: Path, weights, model: nn.Module, optimizer, progress: Progress, keep: int = 2) -> Path:

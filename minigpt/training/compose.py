@@ -18,14 +18,24 @@ from minigpt.generation import generate
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import Progress, remove_leftovers
+from minigpt.training.compute import PLAIN, Compute
 from minigpt.training.estimate import memory_bytes, parameter_table, unigram_entropy
 from minigpt.training.evaluate import evaluate
-from minigpt.training.log import Log, peak_memory
+from minigpt.training.log import Log, peak_memory, read_metrics
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import make_optimizer
-from minigpt.training.options import BatchConfig, DataConfig, LoopConfig, OptimizerConfig, RunConfig, ShapeConfig
+from minigpt.training.options import (
+    BatchConfig,
+    ComputeConfig,
+    DataConfig,
+    LoopConfig,
+    OptimizerConfig,
+    RunConfig,
+    ShapeConfig,
+)
 from minigpt.training.report import loss_lines, write_report
 from minigpt.training.streams import stream_seed
+from minigpt.training.throughput import table
 
 
 def open_data(data: DataConfig, shape: ShapeConfig, run: RunConfig) -> tuple[Tokens, Tokenizer]:
@@ -72,18 +82,25 @@ def make_batches(tokens: Tokens, context: int, batching: BatchConfig, seed: int)
     return training, Batches(tokens.val, context, batching.batch_size, 0, shuffle=False, **common)
 
 
-def count_steps(model: GPT, batches: Batches, batching: BatchConfig, loop: LoopConfig, adamw: OptimizerConfig) -> int:
+def count_steps(
+    model: GPT,
+    batches: Batches,
+    batching: BatchConfig,
+    loop: LoopConfig,
+    adamw: OptimizerConfig,
+    computing: ComputeConfig = PLAIN,
+) -> int:
     """The number of steps that --epochs or --minutes means; --minutes is timed on a copy that is thrown away."""
     if batching.epochs is not None:
         return max(1, math.ceil(batching.epochs * len(batches) / loop.accumulate))
     if batching.minutes is None:
         return loop.steps
     trial = copy.deepcopy(model).train()
-    optimizer = make_optimizer(trial, adamw)
+    optimizer, compute = make_optimizer(trial, adamw), Compute(trial, computing)
     seconds = []
     for step in range(6):
         began = time.perf_counter()
-        train_step(trial, optimizer, batches, loop, step, 1e-4, adamw.clip)
+        train_step(trial, optimizer, batches, loop, step, 1e-4, adamw.clip, compute)
         seconds.append(time.perf_counter() - began)
     typical = sorted(seconds[1:])[2]  # the first step also warms up
     return max(1, round(60 * batching.minutes / typical))
@@ -100,17 +117,18 @@ def begin(run: RunConfig, tokenizer: Tokenizer, settings: str):
     write_atomic(run.out / "train.yaml", settings)
 
 
-def evaluator(model: GPT, validation: Batches, tokenizer: Tokenizer, most: int):
+def evaluator(model: GPT, validation: Batches, tokenizer: Tokenizer, most: int, compute: Compute):
     """A function that evaluates `model` on all batches, or on up to `most` of them, as a record for the log."""
     lengths = torch.from_numpy(tokenizer.token_lengths())
 
     def record(everything: bool = False) -> dict:
-        return asdict(evaluate(model, validation, lengths, None if everything else most))
+        with compute.evaluating():
+            return asdict(evaluate(model, validation, lengths, None if everything else most))
 
     return record
 
 
-def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int):
+def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int, compute: Compute):
     """A function from the step to a text the model writes; its randomness is its own."""
     prompt = [tokenizer.eot, *tokenizer.encode(run.prompt)]
     room = model.config.context - len(prompt)
@@ -119,7 +137,8 @@ def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int):
 
     def write(step: int) -> str:
         draw = {"temperature": 0.8, "top_k": 50, "seed": stream_seed(seed, "sample", step) % 2**32}
-        (ids,) = generate(model, [prompt], min(run.sample_tokens, room), eos=tokenizer.eot, **draw)
+        with compute.sampling():
+            (ids,) = generate(model, [prompt], min(run.sample_tokens, room), eos=tokenizer.eot, **draw)
         return run.prompt + tokenizer.decode(i for i in ids if i != tokenizer.eot)
 
     return write
@@ -139,7 +158,7 @@ def finish(run: RunConfig, weights, judge, write, progress: Progress, log: Log):
     )
 
 
-def report(run: Path, model: GPT, n_tokens: int, tokens: Tokens, settings: dict, progress: Progress):
+def report(run: Path, model: GPT, n_tokens: int, tokens: Tokens, settings: dict, progress: Progress, compute: Compute):
     """report.html of the run as it stands."""
     entropy = unigram_entropy(tokens.train, model.config.vocab_size)
     memory = {name: f"{size / 2**20:,.1f} MiB" for name, size in memory_bytes(model, n_tokens).items()}
@@ -159,6 +178,7 @@ def report(run: Path, model: GPT, n_tokens: int, tokens: Tokens, settings: dict,
             "seconds": round(progress.seconds),
             "tokens a second": round(progress.tokens / max(progress.seconds, 1e-9)),
         },
+        "Throughput": table(read_metrics(run), compute.flops, compute.peak),
         "Configuration": {name: str(value) for name, value in (settings | model.config.to_dict()).items()},
     }
     write_report(run, f"Training run {run.name}", loss_lines(model.config.vocab_size, entropy), tables)

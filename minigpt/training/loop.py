@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from minigpt.errors import Error
-from minigpt.loss import cross_entropy
+from minigpt.training.blame import NotFinite
 from minigpt.training.checkpoint import Progress
+from minigpt.training.compute import Compute
 from minigpt.training.log import Log
 from minigpt.training.options import LoopConfig
 from minigpt.training.streams import stream_seed
@@ -38,24 +38,47 @@ class Hooks:
 
 
 def fit(
-    model: nn.Module, optimizer, batches, config: LoopConfig, hooks: Hooks, log: Log, progress: Progress, clip=0.0
+    model: nn.Module,
+    optimizer,
+    batches,
+    config: LoopConfig,
+    hooks: Hooks,
+    log: Log,
+    progress: Progress,
+    clip: float = 0.0,
+    compute: Compute | None = None,
 ) -> tuple[Progress, int]:
     """Train from `progress` to `config.steps`; returns how far it came, and the signal that stopped it or 0."""
     model.train()
+    compute = compute or Compute(model)
+    compute.precision.load(progress.scaler)
     last = progress.step >= config.steps
     with StopRequest() as stop:
         while not last:
             began = time.perf_counter()
             rate = hooks.learning_rate(progress.step)
-            loss, norm, tokens = train_step(model, optimizer, batches, config, progress.step, rate, clip)
+            try:
+                loss, norm, tokens = train_step(model, optimizer, batches, config, progress.step, rate, clip, compute)
+            except NotFinite as problem:
+                if problem.sound:
+                    hooks.save(progress)
+                raise
             seconds = time.perf_counter() - began
             progress = Progress(
-                step=progress.step + 1, tokens=progress.tokens + tokens, seconds=progress.seconds + seconds
+                step=progress.step + 1,
+                tokens=progress.tokens + tokens,
+                seconds=progress.seconds + seconds,
+                scaler=compute.precision.state(),
             )
             speed = tokens / seconds
             log.advance(loss, speed)
             values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens, "tokens_per_second": speed}
+            if norm is None:
+                del values["grad_norm"]  # a step that fp16 skipped
+            values |= compute.record(speed)
             last = progress.step == config.steps or bool(stop.signal)  # asked once: it may change at any moment
+            for line in compute.after_step(last):
+                log.say(line)
             _now_and_then(config, hooks, log, progress, values, last)
         hooks.save(progress)
     if progress.step >= config.steps:
@@ -64,29 +87,53 @@ def fit(
     return progress, stop.signal
 
 
-def train_step(model, optimizer, batches, config, step: int, rate: float, clip: float) -> tuple[float, float, int]:
-    """One optimizer step; returns its mean loss in nats, the gradient's length before clipping, and its tokens."""
-    device = next(model.parameters()).device
-    micro_batches = [batches[step * config.accumulate + k].to(device) for k in range(config.accumulate)]
+def train_step(
+    model, optimizer, batches, config, step: int, rate: float, clip: float, compute: Compute | None = None
+) -> tuple[float, float | None, int]:
+    """One optimizer step; returns its mean loss in nats, the gradient's length before clipping, and its tokens.
+
+    The length is None where fp16's gradient overflowed and the step was skipped.
+    """
+    compute = compute or Compute(model)
+    first = step * config.accumulate
+    with compute.part("data"):
+        micro_batches = [batches[first + k].to(compute.device) for k in range(config.accumulate)]
     n_targets = sum(batch.n_targets for batch in micro_batches)
-    total = torch.zeros((), device=device)
-    for k, batch in enumerate(micro_batches):
+
+    def loss_of(k: int) -> Tensor:
         torch.manual_seed(stream_seed(config.seed, "dropout", step, k))
-        hidden = model.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
-        loss = cross_entropy(hidden, model.head, batch.targets, "sum") / max(1, n_targets)
-        loss.backward()
+        return compute.loss(micro_batches[k]) / max(1, n_targets)
+
+    try:
+        loss = add_gradients(loss_of, config.accumulate, compute).item()
+    except Exception as problem:
+        compute.without_compiling(problem)
+        loss = add_gradients(loss_of, config.accumulate, compute).item()
+    with compute.part("optimizer"):
+        compute.precision.unscale(optimizer)
+        norm = clip_gradients(model, clip).item()
+        skipped = compute.precision.overflowed(loss, norm)
+        if not skipped and not math.isfinite(norm + loss):
+            raise compute.stop(step, batches, first, loss_of, config.accumulate, loss, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        if not skipped:
+            optimizer.step()
+        compute.precision.update()
+        optimizer.zero_grad(set_to_none=True)
+    return loss, None if skipped else norm, n_targets
+
+
+def add_gradients(loss_of: Callable[[int], Tensor], accumulate: int, compute: Compute) -> Tensor:
+    """Leave the gradients of all micro-batches in the weights; returns the sum of their losses."""
+    total = torch.zeros((), device=compute.device)
+    for k in range(accumulate):
+        with compute.part("forward"):
+            loss = loss_of(k)
+        with compute.part("backward"):
+            compute.precision.backward(loss)
         total += loss.detach()
-    norm = clip_gradients(model, clip).item()
-    if not math.isfinite(norm + total.item()):
-        raise Error(
-            f"step {step + 1}: the loss is {total.item()} and the gradient's length {norm}: the weights were not "
-            "changed and the last checkpoint is sound; resume with a lower --lr or a longer --warmup"
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return total.item(), norm, n_targets
+    return total
 
 
 def clip_gradients(model: nn.Module, longest: float) -> Tensor:

@@ -139,6 +139,21 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """Computing: the same step in fewer bits, fused, or with less memory (docs/precision.md)."""
+
+    precision: str = "auto"  # of products: fp32, bf16, fp16; auto: bf16 on a GPU with bf16 units, else fp32
+    compile: str = "auto"  # torch.compile the blocks: on, off; auto: on a GPU; where it fails the run goes on without
+    checkpointing: bool = False  # keep only the blocks' inputs and compute the rest again: a third slower, less memory
+    profile: bool = False  # write the trace of three steps, for ui.perfetto.dev
+
+    def __post_init__(self):
+        for name, known in (("precision", ("auto", "fp32", "bf16", "fp16")), ("compile", ("auto", "on", "off"))):
+            if (value := getattr(self, name)) not in known:
+                raise Error(f"--{name} is {value!r}: {nearest(value, known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Run: where results go, and what is shown on the way."""
 

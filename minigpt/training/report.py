@@ -61,7 +61,7 @@ def _figures(trained: list[dict], evaluated: list[dict], lines: dict[str, float]
         {},
     )
     rate = draw("learning rate", [("", steps, [r["lr"] for r in trained], "#36c")], {})
-    norm = draw("length of the gradient", [("", steps, [r["grad_norm"] for r in trained], "#393")], {})
+    norm = draw("length of the gradient", [("", steps, [r.get("grad_norm") for r in trained], "#393")], {})
     return [
         {"svg": loss_figure, "caption": "The loss starts near ln V (knows nothing), passes the entropy of the token "
          "frequencies (knows which tokens are common), and what it gains below that it has learned from context."},

@@ -1,0 +1,93 @@
+"""How many bits a product has. The weights, their gradients and the optimizer stay float32 ("master weights").
+
+    fp32   24 significant bits, up to 3e38
+    bf16    8 significant bits, up to 3e38: rounds to 1 part in 256, never overflows where fp32 does not
+    fp16   11 significant bits, up to 65504: gradients below 6e-8 vanish, so the loss is multiplied by a scale S
+           before backward and the gradient divided by S after it (Micikevicius et al. 2018, section 3.2)
+
+S starts at 65536. A step whose gradient overflows is skipped and halves S; 2000 sound ones in a row double it.
+Autocast gives the matrix products the few bits and leaves softmax, norms, sums and the residual stream in float32.
+"""
+
+import math
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose(precision: str, device: torch.device) -> str:
+    """What "auto" means on this device: bf16 on a GPU with units for it, else fp32.
+
+    A CPU stays with fp32. Without bf16 units its bf16 products are up to a hundred times slower; with them (AVX-512
+    BF16, AMX) whether a whole step gains has to be measured: try --precision bf16 and compare tokens a second.
+
+    >>> choose("auto", torch.device("cpu"))
+    'fp32'
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+class Precision:
+    """One run's precision: `autocast()` around the forward, `backward` for the loss, `unscale` before clipping.
+
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> sgd, fp16 = torch.optim.SGD([weight]), Precision("fp16", torch.device("cpu"))
+    >>> fp16.backward((weight * 1e-9).sum())
+    >>> scaled = weight.grad.clone()
+    >>> fp16.unscale(sgd)
+    >>> torch.equal(scaled, 65536 * weight.grad)
+    True
+    """
+
+    def __init__(self, name: str, device: torch.device):
+        self.name, self.dtype, self.device = name, DTYPES[name], device
+        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+        self.skipped = 0  # steps
+
+    def autocast(self):
+        """The context in which products are rounded; also of evaluation."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def backward(self, loss: Tensor):
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def unscale(self, optimizer):
+        """Gradients / S, in place."""
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+
+    def overflowed(self, loss: float, norm: float) -> bool:
+        """Is this step one to skip?  Its loss is sound, its gradient too large for fp16, and S can still shrink.
+
+        Counts it. A loss that is not finite no scale can mend, nor a gradient that overflows unscaled.
+        """
+        if self.scaler is None or not math.isfinite(loss) or math.isfinite(norm) or self.scaler.get_scale() <= 1.0:
+            return False
+        self.skipped += 1
+        return True
+
+    def update(self):
+        """After a step made or skipped: the next S."""
+        if self.scaler is not None:
+            self.scaler.update()
+
+    def state(self) -> dict:
+        """What resuming needs; empty but for fp16."""
+        return {} if self.scaler is None else {"skipped": self.skipped, **self.scaler.state_dict()}
+
+    def load(self, state: dict):
+        if self.scaler is not None and state:
+            state = dict(state)
+            self.skipped = state.pop("skipped")
+            self.scaler.load_state_dict(state)
+
+    def record(self) -> dict:
+        """For metrics.jsonl."""
+        return {} if self.scaler is None else {"loss_scale": self.scaler.get_scale(), "skipped": self.skipped}
