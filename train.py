@@ -90,7 +90,7 @@ examples:
 
 def main() -> int:
     options = read_options(sys.argv[1:])
-    data, shape, method, batching, loop, schedule, adamw, computing, out = options
+    data, shape, method, batching, loop, schedule, optimizing, computing, out = options
     import torch
 
     from minigpt.training import compose
@@ -105,18 +105,28 @@ def main() -> int:
 
     if out.threads:
         torch.set_num_threads(out.threads)
-    shape = compose.find_init(shape)
+    shape, optimizing = compose.find_init(shape), optimizing.decided(new=shape.init is None)
     tokens, tokenizer = compose.open_data(data, shape, out)
     model = compose.make_model(shape, tokens, loop.seed, out.device)
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
     weights = WholeModel(model, **ids) if method.method == "full" else Adapter(model, shape.init, method, loop.seed)
     context = min(shape.context, model.config.context)
     batches, validation = compose.make_batches(tokens, context, batching, loop.seed)
-    optimizer = make_optimizer(model, adamw)
+    optimizer = make_optimizer(model, optimizing)
     compute = Compute(model, computing, out.out)
     compute.measure(context)
-    loop = replace(loop, steps=compose.count_steps(model, batches, batching, loop, adamw, computing))
-    options = (data, shape, method, replace(batching, epochs=None, minutes=None), loop, schedule, adamw, computing, out)
+    loop = replace(loop, steps=compose.count_steps(model, batches, batching, loop, optimizing, computing))
+    options = (
+        data,
+        shape,
+        method,
+        replace(batching, epochs=None, minutes=None),
+        loop,
+        schedule,
+        optimizing,
+        computing,
+        out,
+    )
     progress = load_checkpoint(out.out, weights, model, optimizer) if out.resume else Progress()
     micro = batching.batch_size * context
     print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train, bool(shape.init)))
@@ -132,7 +142,7 @@ def main() -> int:
     )
     log = Log(out.out, progress.step, loop.steps, out.tensorboard)
     try:
-        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, adamw.clip, compute)
+        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, optimizing.clip, compute)
         compose.finish(out, weights, hooks.evaluate, hooks.sample, progress, log)
     finally:
         log.close()

@@ -171,7 +171,11 @@ def test_muon_leaves_embeddings_and_vectors_to_adamw():
     """What Muon does not turn goes the way of torch's AdamW over the same gradients, bit for bit."""
     model = tiny()
     muon = make_optimizer(model, OptimizerConfig(optimizer="muon"))
-    rest = [group for group in make_groups(copy.deepcopy(model), OptimizerConfig()) if group["name"] != "matrices"]
+    rest = [
+        group
+        for group in make_groups(copy.deepcopy(model), OptimizerConfig(optimizer="adamw"))
+        if group["name"] != "matrices"
+    ]
     adamw = torch.optim.AdamW(rest, lr=1e-2, betas=(0.9, 0.95), eps=1e-8, fused=True)
     for group in muon.param_groups:
         group["lr"] = 1e-2
@@ -205,7 +209,7 @@ def test_embeddings_and_head_learn_at_a_rate_of_their_own(tied):
     ends = {id(model.token_embedding.weight), id(model.position_embedding.weight), id(model.head.weight)}
     assert {id(w) for w in groups["embeddings"]["params"]} == ends and len(ends) == (2 if tied else 3)
     before = copy.deepcopy(model)
-    optimizer = make_optimizer(model, OptimizerConfig(embed_lr=3.0, weight_decay=0.0))
+    optimizer = make_optimizer(model, OptimizerConfig(optimizer="adamw", embed_lr=3.0, weight_decay=0.0))
     train_step(model, optimizer, some_batches(), LoopConfig(), 0, 1e-3, 0.0)
     moved = {  # Adam's first step is the rate itself, wherever the gradient is not 0
         name: (new - old).abs().amax().item()

@@ -49,7 +49,7 @@ def some_batches(n_tokens=700, batch_size=4, **options) -> Batches:
 
 
 def train(model, batches, loop: LoopConfig, hooks: Hooks | None = None, rate=1e-2):
-    optimizer, log = make_optimizer(model, OptimizerConfig()), SilentLog()
+    optimizer, log = make_optimizer(model, OptimizerConfig(optimizer="adamw")), SilentLog()
     hooks = hooks or Hooks(lambda step: rate, lambda: {"loss": 0.0, "perplexity": 1.0, "bits_per_byte": 0.0},
                            lambda step: "", lambda: None, lambda progress: None)  # fmt: skip
     fit(model, optimizer, batches, loop, hooks, log, Progress(), clip=1.0)
@@ -119,7 +119,10 @@ def test_a_step_is_adamw_with_decay_on_matrices_only():
         [{"params": matrices, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}],
         lr=1e-2, betas=(0.8, 0.95), foreach=False, fused=False,
     )  # fmt: skip
-    optimizer, batches = make_optimizer(model, OptimizerConfig(weight_decay=0.3, beta1=0.8)), some_batches()
+    optimizer, batches = (
+        make_optimizer(model, OptimizerConfig(optimizer="adamw", weight_decay=0.3, beta1=0.8)),
+        some_batches(),
+    )
     for step in range(20):
         train_step(model, optimizer, batches, LoopConfig(), step, 1e-2, 1.0)
         batch = batches[step]
@@ -134,17 +137,19 @@ def test_a_step_is_adamw_with_decay_on_matrices_only():
 def test_tied_and_frozen_weights_stand_once_and_not_at_all_in_the_optimizer():
     model = tiny()
     model.blocks[0].requires_grad_(False)
-    grouped = [w for group in make_optimizer(model, OptimizerConfig()).param_groups for w in group["params"]]
+    grouped = [
+        w for group in make_optimizer(model, OptimizerConfig(optimizer="adamw")).param_groups for w in group["params"]
+    ]
     wanted = [w for w in model.parameters() if w.requires_grad]
     assert len(grouped) == len(wanted) == len({id(w) for w in grouped} & {id(w) for w in wanted})
 
 
 def test_optimizer_state_survives_names():
     model, batches = tiny(), some_batches()
-    optimizer = make_optimizer(model, OptimizerConfig())
+    optimizer = make_optimizer(model, OptimizerConfig(optimizer="adamw"))
     train_step(model, optimizer, batches, LoopConfig(), 0, 1e-2, 1.0)
     twin = copy.deepcopy(model)
-    second = make_optimizer(twin, OptimizerConfig())
+    second = make_optimizer(twin, OptimizerConfig(optimizer="adamw"))
     load_state_by_name(twin, second, {key: value.clone() for key, value in state_by_name(model, optimizer).items()})
     for m, o in ((model, optimizer), (twin, second)):
         train_step(m, o, batches, LoopConfig(), 1, 1e-2, 1.0)
@@ -153,7 +158,7 @@ def test_optimizer_state_survives_names():
         load_state_by_name(tiny(n_layers=1), second, state_by_name(model, optimizer))
 
 
-@pytest.mark.parametrize("name", ["cosine", "wsd", "constant"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "wsd", "constant"])
 def test_schedules_equal_transformers(name):
     import transformers
 
@@ -169,7 +174,7 @@ def test_schedules_equal_transformers(name):
     if name == "cosine":
         theirs = transformers.get_cosine_with_min_lr_schedule_with_warmup(optimizer, 0, n - 1 - w, min_lr_rate=f)
     else:
-        decay = 0.25 * (n - 1 - w)
+        decay = (1 if name == "linear" else 0.25) * (n - 1 - w)
         theirs = transformers.get_wsd_schedule(
             optimizer, num_warmup_steps=0, num_stable_steps=n - 1 - w - decay, num_decay_steps=decay,
             min_lr_ratio=f, decay_type="linear",
@@ -222,7 +227,7 @@ def test_a_markov_corpus_is_learned_to_its_entropy_and_not_below():
     entropy = -(stationary[:, None] * transition * np.log(safe)).sum()
     model = tiny(vocab_size=12, context=32, d_model=32)
     batches = Batches(chain[:50_000], 32, 16, seed=0)
-    optimizer = make_optimizer(model, OptimizerConfig(weight_decay=0.0))
+    optimizer = make_optimizer(model, OptimizerConfig(optimizer="adamw", weight_decay=0.0))
     schedule = ScheduleConfig(lr=1e-2, warmup=20, final_lr=0.0)
     for step in range(300):
         train_step(model, optimizer, batches, LoopConfig(), step, learning_rate(step, 300, schedule), 1.0)

@@ -169,14 +169,13 @@ def _state(name: str, tensor: Tensor, job: Job) -> int:
 def _loss(config: GPTConfig, job: Job, plan: Plan, tokens: int, learns: bool) -> tuple[int, int]:
     """Gradients that `loss.fast` makes on the way, and one chunk of logits with what is computed from it."""
     size, head = job.compute_bytes, config.vocab_size * config.d_model
-    d_hidden = tokens * config.d_model * size if learns else 0
-    d_head = head * size if plan.learns("head.weight") else 0
-    chunk = min(tokens, chunk_rows(config.vocab_size, size)) * config.vocab_size
+    d_hidden = 4 * tokens * config.d_model if learns else 0  # both in 32 bits: they are sums
+    d_head = 4 * head if plan.learns("head.weight") else 0
+    chunk = min(tokens, chunk_rows(config.vocab_size, size, job.device)) * config.vocab_size
     # Logits and their log-softmax; then the slope, in 16 bits once more, and the product to be added to d_head.
-    second = chunk * (4 if size == 4 else 6) + d_head
-    wide = 4 * head if size == 2 and d_head else 0  # d_head is summed up in 32 bits
-    copies = size * (head + tokens * config.d_model) if job.autocast else 0
-    return d_hidden + d_head, max(chunk * (size + 4), second) + wide + copies
+    second = chunk * (4 if size == 4 else 6) + size * (head if d_head else 0)
+    copy = size * head if job.autocast else 0  # of the head, as it is multiplied
+    return d_hidden + d_head, max(chunk * (size + 4), second) + copy
 
 
 def _temporary(config: GPTConfig, job: Job, tokens: int, loss: int) -> int:

@@ -30,10 +30,10 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     groups, betas = make_groups(model, config), (config.beta1, config.beta2)
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
-    elif config.optimizer == "muon":
-        optimizer = Muon(groups, momentum=config.momentum, betas=betas)
-    else:
+    elif config.optimizer == "adamw":
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
+    else:
+        optimizer = Muon(groups, momentum=config.momentum, betas=betas)
     if config.l1 or config.l2:
         optimizer.register_step_pre_hook(lambda optimizer, *_: add_penalties(optimizer, config.l1, config.l2))
     return optimizer

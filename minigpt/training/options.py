@@ -3,7 +3,7 @@
 Nothing here needs torch: --help answers at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minigpt import presets
@@ -11,7 +11,7 @@ from minigpt.config import GPTConfig
 from minigpt.errors import Error, nearest
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "notes.jsonl"
-OPTIMIZERS = ("adamw", "muon", "sgd")
+OPTIMIZERS = ("auto", "adamw", "muon", "sgd")
 SHAPES = {"llama": presets.llama_like, "gpt2": presets.gpt2, "gpt1": presets.gpt1}
 
 
@@ -113,9 +113,12 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Optimizer: how a gradient becomes a step, and what keeps weights small."""
+    """Optimizer: how a gradient becomes a step, and what keeps weights small.
 
-    optimizer: str = "adamw"  # adamw; muon (for matrices, with AdamW for the rest); sgd, with momentum
+    auto is muon for a new model and adamw for one of --init.
+    """
+
+    optimizer: str = "auto"  # adamw; muon (for matrices, with AdamW for the rest); sgd, with momentum
     weight_decay: float = 0.1  # on matrices and embeddings; not on biases and norms
     beta1: float = 0.9  # adamw: how long the mean gradient is remembered
     beta2: float = 0.95  # adamw: how long its square is, 0.95 as GPT-3; 0.999 is torch's default, slower to forget
@@ -136,6 +139,10 @@ class OptimizerConfig:
                 raise Error(f"{name} is {getattr(self, name)}: give 0 to switch it off, or a number above")
         if not self.embed_lr > 0:
             raise Error(f"embed_lr is {self.embed_lr}: give a number above 0, 1 for the same rate everywhere")
+
+    def decided(self, new: bool) -> "OptimizerConfig":
+        """With auto replaced by what it means for a new model, or for one that has learned."""
+        return replace(self, optimizer="muon" if new else "adamw") if self.optimizer == "auto" else self
 
 
 @dataclass(frozen=True, kw_only=True)

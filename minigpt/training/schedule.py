@@ -14,10 +14,10 @@ from minigpt.errors import Error, nearest
 class ScheduleConfig:
     """Learning rate: over the run."""
 
-    lr: float = 2e-3  # peak learning rate
-    schedule: str = "cosine"  # cosine, wsd (warm-up, stable, decay) or constant
-    warmup: float = 50  # steps of linear warm-up; below 1, a share of all steps
-    final_lr: float = 0.1  # learning rate of the last step, as a fraction of the peak
+    lr: float = 4e-3  # peak learning rate
+    schedule: str = "linear"  # linear, cosine, wsd (warm-up, stable, decay) or constant
+    warmup: float = 0.05  # steps of linear warm-up; below 1, a share of all steps
+    final_lr: float = 0.0  # learning rate of the last step, as a fraction of the peak
     decay: float = 0.2  # wsd: which fraction of the run the decay takes
 
     def __post_init__(self):
@@ -37,8 +37,13 @@ def constant(progress: float, config: ScheduleConfig) -> float:
     return 1.0
 
 
+def linear(progress: float, config: ScheduleConfig) -> float:
+    """1 - (1 - f) p, p from 0 after warm-up to 1 at the end."""
+    return 1 - (1 - config.final_lr) * progress
+
+
 def cosine(progress: float, config: ScheduleConfig) -> float:
-    """f + (1 - f) (1 + cos(pi p)) / 2, p from 0 after warm-up to 1 at the end (GPT-3, appendix B)."""
+    """f + (1 - f) (1 + cos(pi p)) / 2 (GPT-3, appendix B)."""
     return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -47,7 +52,7 @@ def wsd(progress: float, config: ScheduleConfig) -> float:
     return 1 - (1 - config.final_lr) * max(0.0, (progress - (1 - config.decay)) / config.decay)
 
 
-SCHEDULES: dict[str, Callable] = {"cosine": cosine, "wsd": wsd, "constant": constant}
+SCHEDULES: dict[str, Callable] = {"linear": linear, "cosine": cosine, "wsd": wsd, "constant": constant}
 
 
 def learning_rate(step: int, steps: int, config: ScheduleConfig) -> float:
@@ -55,7 +60,7 @@ def learning_rate(step: int, steps: int, config: ScheduleConfig) -> float:
 
     The first step already learns, and the last one stands at f lr.
 
-    >>> config = ScheduleConfig(lr=1.0, warmup=2, final_lr=0.1)
+    >>> config = ScheduleConfig(lr=1.0, schedule="cosine", warmup=2, final_lr=0.1)
     >>> [round(learning_rate(t, 5, config), 3) for t in range(5)]
     [0.5, 1.0, 1.0, 0.55, 0.1]
     """
