@@ -80,13 +80,21 @@ examples:
 
 def main() -> int:
     options = read_options(sys.argv[1:])
+    from minigpt.training.launch import join
+
+    out = options[-1]
+    with join(out.parallel, out.device, out.out) as ranks:
+        return train(options, ranks)
+
+
+def train(options: list, ranks) -> int:
+    """The run that the options describe, in as many processes as `ranks` has."""
     data, shape, method, batching, loop, schedule, adamw, out = options
     import torch
 
     from minigpt.training import compose
     from minigpt.training.checkpoint import Progress, load_checkpoint, save_checkpoint
     from minigpt.training.estimate import announce
-    from minigpt.training.log import Log
     from minigpt.training.loop import Hooks, fit
     from minigpt.training.optimizer import make_optimizer
     from minigpt.training.schedule import learning_rate
@@ -95,35 +103,43 @@ def main() -> int:
     if out.threads:
         torch.set_num_threads(out.threads)
     shape = compose.find_init(shape)
-    tokens, tokenizer = compose.open_data(data, shape, out)
+    ranks.check(batching.batch_size, loop.accumulate)
+    tokens, tokenizer = ranks.first(partial(compose.open_data, data, shape, out))
     model = compose.make_model(shape, tokens, loop.seed, out.device)
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
     weights = WholeModel(model, **ids) if method.method == "full" else Adapter(model, shape.init, method, loop.seed)
     context = min(shape.context, model.config.context)
     batches, validation = compose.make_batches(tokens, context, batching, loop.seed)
+    loop = replace(
+        loop, steps=ranks.agree(compose.count_steps(model, batches, batching, loop, adamw, ranks.count))
+    )
+    ranks.prepare(model)
     optimizer = make_optimizer(model, adamw)
-    loop = replace(loop, steps=compose.count_steps(model, batches, batching, loop, adamw))
+    ranks.check_optimizer(optimizer)
     options = (data, shape, method, replace(batching, epochs=None, minutes=None), loop, schedule, adamw, out)
-    progress = load_checkpoint(out.out, weights, model, optimizer) if out.resume else Progress()
+    progress = load_checkpoint(out.out, weights, model, optimizer, ranks) if out.resume else Progress()
     micro = batching.batch_size * context
     print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train, bool(shape.init)), flush=True)
 
-    compose.begin(out, tokenizer, dump(*replace_run(options)))
+    if ranks.main:
+        compose.begin(out, tokenizer, dump(*replace_run(options)))
     hooks = Hooks(
         learning_rate=lambda step: learning_rate(step, loop.steps, schedule),
-        evaluate=compose.evaluator(model, validation, tokenizer, out.eval_batches),
-        sample=compose.sampler(model, tokenizer, out, loop.seed),
-        improved=lambda: weights.save(out.out),
-        save=lambda progress: save_checkpoint(out.out, weights, model, optimizer, progress, out.keep),
+        evaluate=compose.evaluator(model, validation, tokenizer, out.eval_batches, ranks),
+        sample=ranks.once(compose.sampler(model, tokenizer, out, loop.seed)),
+        improved=lambda: ranks.save(weights, model, out.out),
+        save=lambda progress: save_checkpoint(out.out, weights, model, optimizer, progress, out.keep, ranks),
     )
-    log = Log(out.out, progress.step, loop.steps, out.tensorboard)
+    log = ranks.log(out.out, progress.step, loop.steps, out.tensorboard)
     try:
-        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, adamw.clip)
-        compose.finish(out, weights, hooks.evaluate, hooks.sample, progress, log)
+        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, adamw.clip, ranks)
+        ranks.load(weights, model, out.out)
+        compose.finish(out, hooks.evaluate, hooks.sample, progress, log)
     finally:
         log.close()
     settings = {name: value for record in options for name, value in asdict(record).items()}
-    compose.report(out.out, model, micro, tokens, settings, progress)
+    if ranks.main:
+        compose.report(out.out, model, micro, tokens, settings, progress)
     kept = "model" if method.method == "full" else "adapter"
     print(f"\n{out.out} holds the {kept}, metrics.jsonl and report.html (open it in a browser)")
     if stopped_by:

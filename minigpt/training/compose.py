@@ -24,6 +24,7 @@ from minigpt.training.log import Log, peak_memory
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import make_optimizer
 from minigpt.training.options import BatchConfig, DataConfig, LoopConfig, OptimizerConfig, RunConfig, ShapeConfig
+from minigpt.training.ranks import ALONE
 from minigpt.training.report import loss_lines, write_report
 from minigpt.training.streams import stream_seed
 
@@ -72,13 +73,15 @@ def make_batches(tokens: Tokens, context: int, batching: BatchConfig, seed: int)
     return training, Batches(tokens.val, context, batching.batch_size, 0, shuffle=False, **common)
 
 
-def count_steps(model: GPT, batches: Batches, batching: BatchConfig, loop: LoopConfig, adamw: OptimizerConfig) -> int:
+def count_steps(
+    model: GPT, batches: Batches, batching: BatchConfig, loop: LoopConfig, adamw: OptimizerConfig, processes: int = 1
+) -> int:
     """The number of steps that --epochs or --minutes means; --minutes is timed on a copy that is thrown away."""
     if batching.epochs is not None:
         return max(1, math.ceil(batching.epochs * len(batches) / loop.accumulate))
     if batching.minutes is None:
         return loop.steps
-    trial = copy.deepcopy(model).train()
+    trial, loop = copy.deepcopy(model).train(), replace(loop, accumulate=-(-loop.accumulate // processes))
     optimizer = make_optimizer(trial, adamw)
     seconds = []
     for step in range(6):
@@ -100,12 +103,12 @@ def begin(run: RunConfig, tokenizer: Tokenizer, settings: str):
     write_atomic(run.out / "train.yaml", settings)
 
 
-def evaluator(model: GPT, validation: Batches, tokenizer: Tokenizer, most: int):
+def evaluator(model: GPT, validation: Batches, tokenizer: Tokenizer, most: int, ranks=ALONE):
     """A function that evaluates `model` on all batches, or on up to `most` of them, as a record for the log."""
     lengths = torch.from_numpy(tokenizer.token_lengths())
 
     def record(everything: bool = False) -> dict:
-        return asdict(evaluate(model, validation, lengths, None if everything else most))
+        return asdict(evaluate(model, validation, lengths, None if everything else most, ranks))
 
     return record
 
@@ -125,9 +128,8 @@ def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int):
     return write
 
 
-def finish(run: RunConfig, weights, judge, write, progress: Progress, log: Log):
-    """Put the weights that validated best into the model, judge it on the whole validation split, let it write."""
-    weights.load(run.out)
+def finish(run: RunConfig, judge, write, progress: Progress, log: Log):
+    """Judge the model, whose weights are those that validated best, on the whole validation split, let it write."""
     found = judge(everything=True)
     log.record("final", progress.step, **found)
     text = write(progress.step)

@@ -23,6 +23,7 @@ from minigpt.loss import cross_entropy
 from minigpt.training.checkpoint import Progress
 from minigpt.training.log import Log
 from minigpt.training.options import LoopConfig
+from minigpt.training.ranks import ALONE
 from minigpt.training.streams import stream_seed
 
 
@@ -38,16 +39,24 @@ class Hooks:
 
 
 def fit(
-    model: nn.Module, optimizer, batches, config: LoopConfig, hooks: Hooks, log: Log, progress: Progress, clip=0.0
+    model: nn.Module,
+    optimizer,
+    batches,
+    config: LoopConfig,
+    hooks: Hooks,
+    log: Log,
+    progress: Progress,
+    clip=0.0,
+    ranks=ALONE,
 ) -> tuple[Progress, int]:
     """Train from `progress` to `config.steps`; returns how far it came, and the signal that stopped it or 0."""
     model.train()
-    last = progress.step >= config.steps
+    last, stopped = progress.step >= config.steps, 0
     with StopRequest() as stop:
         while not last:
             began = time.perf_counter()
             rate = hooks.learning_rate(progress.step)
-            loss, norm, tokens = train_step(model, optimizer, batches, config, progress.step, rate, clip)
+            loss, norm, tokens = train_step(model, optimizer, batches, config, progress.step, rate, clip, ranks)
             seconds = time.perf_counter() - began
             progress = Progress(
                 step=progress.step + 1, tokens=progress.tokens + tokens, seconds=progress.seconds + seconds
@@ -55,27 +64,34 @@ def fit(
             speed = tokens / seconds
             log.advance(loss, speed)
             values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens, "tokens_per_second": speed}
-            last = progress.step == config.steps or bool(stop.signal)  # asked once: it may change at any moment
+            stopped = ranks.most(stop.signal)  # asked once: it may change at any moment
+            last = progress.step == config.steps or bool(stopped)
             _now_and_then(config, hooks, log, progress, values, last)
         hooks.save(progress)
     if progress.step >= config.steps:
         return progress, 0
-    log.say(f"stopped by {signal.Signals(stop.signal).name} after step {progress.step}")
-    return progress, stop.signal
+    log.say(f"stopped by {signal.Signals(stopped).name} after step {progress.step}")
+    return progress, stopped
 
 
-def train_step(model, optimizer, batches, config, step: int, rate: float, clip: float) -> tuple[float, float, int]:
+def train_step(
+    model, optimizer, batches, config, step: int, rate: float, clip: float, ranks=ALONE
+) -> tuple[float, float, int]:
     """One optimizer step; returns its mean loss in nats, the gradient's length before clipping, and its tokens."""
     device = next(model.parameters()).device
-    micro_batches = [batches[step * config.accumulate + k].to(device) for k in range(config.accumulate)]
-    n_targets = sum(batch.n_targets for batch in micro_batches)
+    numbers = range(step * config.accumulate, (step + 1) * config.accumulate)
+    micro_batches = [(k, batch.to(device)) for k, batch in ranks.deal(batches, numbers)]
+    (n_targets,) = ranks.sum(sum(batch.n_targets for _, batch in micro_batches))
     total = torch.zeros((), device=device)
-    for k, batch in enumerate(micro_batches):
+    for k, batch in micro_batches:
+        ranks.expect(model, last=k == micro_batches[-1][0])
         torch.manual_seed(stream_seed(config.seed, "dropout", step, k))
         hidden = model.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
         loss = cross_entropy(hidden, model.head, batch.targets, "sum") / max(1, n_targets)
         loss.backward()
         total += loss.detach()
+    ranks.add_gradients(model)
+    total = ranks.total(total)
     norm = clip_gradients(model, clip).item()
     if not math.isfinite(norm + total.item()):
         raise Error(
@@ -92,7 +108,8 @@ def train_step(model, optimizer, batches, config, step: int, rate: float, clip: 
 def clip_gradients(model: nn.Module, longest: float) -> Tensor:
     """g min(1, longest / |g|), |g| over all parameters together (Pascanu et al. 2013); 0 only measures it."""
     weights = [weight for weight in model.parameters() if weight.grad is not None]
-    return torch.nn.utils.clip_grad_norm_(weights, longest or math.inf)
+    norm = torch.nn.utils.clip_grad_norm_(weights, longest or math.inf)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of weights that lie in parts on many ranks
 
 
 def _now_and_then(config: LoopConfig, hooks: Hooks, log: Log, progress: Progress, values: dict, last: bool):
