@@ -67,9 +67,7 @@ def _start(parallel: str, device: str) -> Replicated:
 def _lost(ranks: Alone, out: Path) -> str:
     checkpoints = list_checkpoints(out)
     go_on = f"torchrun --nproc-per-node {ranks.count} train.py --resume --out {out}"
-    what = (
-        f"process {ranks.number} of {ranks.count} stops because another one has ended (killed, out of memory, or lost)"
-    )
+    what = f"process {ranks.number} of {ranks.count} stops, for another one has ended (killed, out of memory, or lost)"
     if not checkpoints:
         return f"{what}: there is no checkpoint yet, start again"
     return f"{what}: {checkpoints[-1].name} is whole, go on with: {go_on}"
