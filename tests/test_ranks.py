@@ -3,12 +3,14 @@
 import copy
 import json
 import math
+import os
 import random
 import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,7 +101,7 @@ BATCHES = {"eot": 0, "document_mask": True}  # 300 tokens: 19 windows, 10 batche
 LOOP = LoopConfig(accumulate=3)
 
 
-def steps(model, ranks, first=0, n=4, loop=LOOP, optimizer=None, clip=0.05, batches=None):
+def steps(model, ranks, first=0, n=4, loop=LOOP, optimizer=None, clip=0.01, batches=None):
     """n steps: their losses, lengths of gradients, tokens; and the optimizer."""
     optimizer = optimizer or make_optimizer(model, OptimizerConfig())
     batches = batches or Masked(some_batches(300, batch_size=2, **BATCHES))
@@ -126,32 +128,34 @@ def same_as_alone(kind: str, ranks) -> dict:
     return {
         "weights": farthest(model, ranks, twin),
         "numbers": max(abs(a - b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)),
-        "clipped": min(norm for _, norm, _ in theirs) > 0.05,
+        "clipped": max(norm for _, norm, _ in theirs) > 0.01,
         "moved": moved,
         "evaluation": abs(judged.loss - wanted.loss) + abs(judged.bits_per_byte - wanted.bits_per_byte),
         "tokens": judged.tokens - wanted.tokens,
     }
 
 
+EXCHANGES = ("all_reduce", "reduce_scatter_tensor", "reduce_scatter_single")  # the last is the name from torch 2.13 on
+
+
+def counted(exchange, calls: list[int], *args, **options):
+    calls.append(max(value.numel() for value in (*args, *options.values()) if isinstance(value, torch.Tensor)))
+    return exchange(*args, **options)
+
+
 def exchanges(ranks, accumulate: int) -> int:
     """Exchanges of gradients in one step; numbers such as the loss are not counted."""
     model, calls = tiny(), []
     ranks.prepare(model)
-    before = dist.all_reduce, dist.reduce_scatter_tensor
-
-    def all_reduce(tensor, *args, **options):
-        calls.append(tensor.numel())
-        return before[0](tensor, *args, **options)
-
-    def reduce_scatter_tensor(output, input, *args, **options):
-        calls.append(input.numel())
-        return before[1](output, input, *args, **options)
-
-    dist.all_reduce, dist.reduce_scatter_tensor = all_reduce, reduce_scatter_tensor
+    names = [name for name in EXCHANGES if hasattr(dist, name)]
+    before = {name: getattr(dist, name) for name in names}
+    for name in names:
+        setattr(dist, name, partial(counted, before[name], calls))
     try:
         steps(model, ranks, n=1, loop=LoopConfig(accumulate=accumulate))
     finally:
-        dist.all_reduce, dist.reduce_scatter_tensor = before
+        for name in names:
+            setattr(dist, name, before[name])
     return sum(size > 8 for size in calls)
 
 
@@ -214,7 +218,7 @@ def found(tmp_path_factory) -> dict:
 def test_three_micro_batches_on_two_ranks_are_the_step_of_one_process(found, parallel, kind):
     """float64, uneven masks, documents, dropout, a short batch, one blank a step, clipping, AdamW, four steps."""
     seen = found[parallel][kind]
-    assert seen["weights"] < 1e-10 and seen["numbers"] < 1e-10, seen
+    assert seen["weights"] < 1e-12 and seen["numbers"] < 1e-6, seen  # the loss is added in float32
     assert seen["moved"] > 1e-3 and seen["clipped"], "nothing was tested"
     assert seen["evaluation"] < 1e-12 and seen["tokens"] == 0
 
@@ -230,7 +234,7 @@ def test_a_shard_is_half_of_the_weights(found):
 
 def test_checkpoints_cross_from_any_number_of_processes_to_any_other(found):
     for way in ("ddp to fsdp", "fsdp to alone", "alone to fsdp"):
-        assert found[way] < 1e-10, way
+        assert found[way] < 1e-12, way
 
 
 def test_a_sum_of_two_has_one_order_so_that_not_a_bit_differs(found):
@@ -311,7 +315,7 @@ def test_what_cannot_work_is_said_once_by_the_main_process_or_in_one_sentence(no
     assert codes == [2, 2] and len(text.strip().splitlines()) == 1 and "nothing.jsonl" in text
 
 
-def wait_for(condition, seconds=90):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -325,8 +329,6 @@ def children(process: subprocess.Popen) -> list[int]:
 
 def test_kill_9_of_one_rank_ends_the_run_in_one_sentence_with_a_checkpoint(notes, tmp_path):
     """The only test with torchrun itself, which must not leave the other process waiting."""
-    import os
-
     run = tmp_path / "run"
     words = ["--data", notes, "--field", "note", "--out", run, *TINY, *STEP, "--steps", 1_000_000, "--save-every", 3]
     process = subprocess.Popen(
@@ -336,7 +338,7 @@ def test_kill_9_of_one_rank_ends_the_run_in_one_sentence_with_a_checkpoint(notes
     try:
         wait_for(lambda: list_checkpoints(run) or process.poll() is not None)
         os.kill(random.choice(children(process)), signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.terminate()
     said = re.findall(r"train\.py: (process \d of 2 stops, .*)", errors)
