@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import lora
 from minigpt.cli import dump, parse, run
@@ -73,9 +74,6 @@ class Adapter:
         lora.refill(self.model, directory)
 
 
-RECORDS = (
-    DataConfig, ShapeConfig, Method, BatchConfig, LoopConfig, ScheduleConfig, OptimizerConfig, ComputeConfig, RunConfig,
-)  # fmt: skip
 EXAMPLES = """
 examples:
   python train.py                                            the embedded notes, some five minutes on a laptop
@@ -88,98 +86,152 @@ examples:
 """
 
 
+class Options(NamedTuple):
+    """All records, in the order of --help."""
+
+    data: DataConfig
+    shape: ShapeConfig
+    method: Method
+    batching: BatchConfig
+    loop: LoopConfig
+    schedule: ScheduleConfig
+    optimizing: OptimizerConfig
+    computing: ComputeConfig
+    run: RunConfig
+
+
+RECORDS = tuple(Options.__annotations__.values())
+
+
+class Pieces(NamedTuple):
+    """What the options describe, ready to train."""
+
+    model: object  # minigpt.GPT
+    weights: object  # how the run keeps what is learned: weights.WholeModel, or Adapter above
+    optimizer: object
+    compute: object  # compute.Compute
+    batches: object  # corpus.batches.Batches, as the next one
+    validation: object
+    tokens: object
+    tokenizer: object
+    progress: object  # checkpoint.Progress
+
+
 def main() -> int:
     options = read_options(sys.argv[1:])
-    data, shape, method, batching, loop, schedule, optimizing, computing, out = options
+    from minigpt.training.launch import join
+
+    with join(options.run.parallel, options.run.device, options.run.out) as ranks:
+        return train(options, ranks)
+
+
+def train(options: Options, ranks) -> int:
+    """The run that the options describe, in as many processes as `ranks` has."""
+    from minigpt.training import compose
+    from minigpt.training.checkpoint import save_checkpoint
+    from minigpt.training.estimate import announce
+    from minigpt.training.loop import Hooks, fit
+    from minigpt.training.schedule import learning_rate
+
+    options, pieces = build(options, ranks)
+    model, weights, optimizer, compute, batches, validation, tokens, tokenizer, progress = pieces
+    out, loop, micro = options.run.out, options.loop, options.batching.batch_size * batches.context
+    print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train, bool(options.shape.init)))
+    print(compute.describe(), flush=True)
+    if ranks.main:
+        compose.begin(options.run, tokenizer, dump(*kept_options(options)))
+    hooks = Hooks(
+        learning_rate=lambda step: learning_rate(step, loop.steps, options.schedule),
+        evaluate=compose.evaluator(model, validation, tokenizer, options.run.eval_batches, compute),
+        sample=ranks.once(compose.sampler(model, tokenizer, options.run, loop.seed, compute)),
+        improved=lambda: ranks.save(weights, model, out),
+        save=lambda progress: save_checkpoint(out, weights, model, optimizer, progress, options.run.keep, ranks),
+    )
+    log = ranks.log(out, progress.step, loop.steps, options.run.tensorboard)
+    try:
+        clip = options.optimizing.clip
+        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, clip, compute)
+        ranks.load(weights, model, out)
+        compose.finish(out, hooks.evaluate, hooks.sample, progress, log)
+    finally:
+        log.close()
+    if ranks.main:
+        settings = {name: value for record in options for name, value in asdict(record).items()}
+        compose.report(out, model, micro, tokens, settings, progress, compute)
+    return say_goodbye(options, stopped_by)
+
+
+def build(options: Options, ranks) -> tuple[Options, Pieces]:
+    """The options with what could only be known now, and the objects they describe."""
     import torch
 
     from minigpt.training import compose
-    from minigpt.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+    from minigpt.training.checkpoint import Progress, load_checkpoint
     from minigpt.training.compute import Compute
-    from minigpt.training.estimate import announce
-    from minigpt.training.log import Log
-    from minigpt.training.loop import Hooks, fit
     from minigpt.training.optimizer import make_optimizer
-    from minigpt.training.schedule import learning_rate
     from minigpt.training.weights import WholeModel
 
-    if out.threads:
-        torch.set_num_threads(out.threads)
+    data, shape, method, batching, loop, _, optimizing, computing, run = options
+    if run.threads:
+        torch.set_num_threads(run.threads)
     shape, optimizing = compose.find_init(shape), optimizing.decided(new=shape.init is None)
-    tokens, tokenizer = compose.open_data(data, shape, out)
-    model = compose.make_model(shape, tokens, loop.seed, out.device)
+    ranks.check(batching.batch_size, loop.accumulate)
+    tokens, tokenizer = ranks.first(partial(compose.open_data, data, shape, run))
+    model = compose.make_model(shape, tokens, loop.seed, run.device)
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
     weights = WholeModel(model, **ids) if method.method == "full" else Adapter(model, shape.init, method, loop.seed)
     context = min(shape.context, model.config.context)
     batches, validation = compose.make_batches(tokens, context, batching, loop.seed)
-    optimizer = make_optimizer(model, optimizing)
-    compute = Compute(model, computing, out.out)
+    steps = compose.count_steps(model, batches, batching, loop, optimizing, computing, ranks.count)
+    loop, batching = replace(loop, steps=ranks.agree(steps)), replace(batching, epochs=None, minutes=None)
+    compute = Compute(model, computing, run.out, ranks)
     compute.measure(context)
-    loop = replace(loop, steps=compose.count_steps(model, batches, batching, loop, optimizing, computing))
-    options = (
-        data,
-        shape,
-        method,
-        replace(batching, epochs=None, minutes=None),
-        loop,
-        schedule,
-        optimizing,
-        computing,
-        out,
-    )
-    progress = load_checkpoint(out.out, weights, model, optimizer) if out.resume else Progress()
-    micro = batching.batch_size * context
-    print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train, bool(shape.init)))
-    print(compute.describe(), flush=True)
+    ranks.prepare(model)
+    optimizer = make_optimizer(model, optimizing)
+    progress = load_checkpoint(run.out, weights, model, optimizer, ranks) if run.resume else Progress()
+    decided = options._replace(shape=shape, batching=batching, loop=loop, optimizing=optimizing)
+    return decided, Pieces(model, weights, optimizer, compute, batches, validation, tokens, tokenizer, progress)
 
-    compose.begin(out, tokenizer, dump(*replace_run(options)))
-    hooks = Hooks(
-        learning_rate=lambda step: learning_rate(step, loop.steps, schedule),
-        evaluate=compose.evaluator(model, validation, tokenizer, out.eval_batches, compute),
-        sample=compose.sampler(model, tokenizer, out, loop.seed, compute),
-        improved=lambda: weights.save(out.out),
-        save=lambda progress: save_checkpoint(out.out, weights, model, optimizer, progress, out.keep),
-    )
-    log = Log(out.out, progress.step, loop.steps, out.tensorboard)
-    try:
-        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, optimizing.clip, compute)
-        compose.finish(out, weights, hooks.evaluate, hooks.sample, progress, log)
-    finally:
-        log.close()
-    settings = {name: value for record in options for name, value in asdict(record).items()}
-    compose.report(out.out, model, micro, tokens, settings, progress, compute)
-    kept = "model" if method.method == "full" else "adapter"
-    print(f"\n{out.out} holds the {kept}, metrics.jsonl and report.html (open it in a browser)")
+
+def say_goodbye(options: Options, stopped_by: int) -> int:
+    """What there is now and what to do with it; the exit status."""
+    out = options.run.out
+    kept = "model" if options.method.method == "full" else "adapter"
+    print(f"\n{out} holds the {kept}, metrics.jsonl and report.html (open it in a browser)")
     if stopped_by:
-        print(f"go on with: python train.py --resume --out {out.out}")
+        print(f"go on with: python train.py --resume --out {out}")
         return 128 + stopped_by
-    print(f"let it write: python sample.py {out.out}")
+    print(f"let it write: python sample.py {out}")
     return 0
 
 
-def read_options(words: list[str]) -> list:
+def read_options(words: list[str]) -> Options:
     """The options; with --resume those of the run, changed by what is given now."""
-    read = partial(parse, *RECORDS, prog="train.py", description="Text in, model out.", epilog=EXAMPLES)
-    options = read(args=words)
-    shape, method, out = options[1], options[2], options[-1]
-    if method.method == "lora" and shape.init is None and not out.resume:
+
+    def read(words: list[str]) -> Options:
+        return Options(
+            *parse(*RECORDS, prog="train.py", description="Text in, model out.", epilog=EXAMPLES, args=words)
+        )
+
+    options = read(words)
+    run = options.run
+    if options.method.method == "lora" and options.shape.init is None and not run.resume:
         raise Error("--method lora tunes a model that is there: name it with --init")
-    if not out.resume:
-        out.check_free()
+    if not run.resume:
+        run.check_free()
         return options
-    saved = out.out / "train.yaml"
+    saved = run.out / "train.yaml"
     if not saved.is_file():
-        raise Error(f"{saved}: not found: {out.out} is not a run that can be resumed")
-    options = read(args=["--config", str(saved), *words])
-    batching = next(record for record in options if isinstance(record, BatchConfig))
-    if batching.minutes or batching.epochs:
+        raise Error(f"{saved}: not found: {run.out} is not a run that can be resumed")
+    options = read(["--config", str(saved), *words])
+    if options.batching.minutes or options.batching.epochs:
         raise Error("--resume goes on to the --steps of the run: give --steps to go further, not --minutes or --epochs")
     return options
 
 
-def replace_run(options) -> list:
+def kept_options(options: Options) -> Options:
     """What train.yaml keeps: `resume` and `overwrite` are said anew each time."""
-    return [*options[:-1], replace(options[-1], resume=False, overwrite=False)]
+    return options._replace(run=replace(options.run, resume=False, overwrite=False))
 
 
 if __name__ == "__main__":

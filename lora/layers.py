@@ -60,15 +60,15 @@ class Layer(Holder):
     def forward(self, x: Tensor) -> Tensor:
         if self.kept is not None and self.kept.serves(self):
             shape, x = self._flat(x)
-            return self._add_joined(self._base(x), x, shape, *self.kept.factors).view(*shape, -1)
+            return _in_shape(self._add_joined(self._base(x), x, shape, *self.kept.factors), shape)
         if self.merged:
             return self._merged_forward(x)
         if not self.enabled or not (self.active or self.rows):
             return self.base(x)
         shape, x = self._flat(x)
         if self.rows is None and (not self.frozen() or self._special()):
-            return self._one_by_one(x).view(*shape, -1)
-        return self._joined(x, shape).view(*shape, -1)
+            return _in_shape(self._one_by_one(x), shape)
+        return _in_shape(self._joined(x, shape), shape)
 
     def _one_by_one(self, x: Tensor) -> Tensor:
         """Each active adapter with its own dropout, and what else it has."""
@@ -206,6 +206,10 @@ class Layer(Holder):
                 parameter.data = fn(parameter.data)
         self.kept = None
         return self
+
+
+def _in_shape(h: Tensor, shape: torch.Size) -> Tensor:
+    return h.view(*shape, h.shape[-1])  # not -1, which no row at all leaves open
 
 
 class LinearLayer(Layer):

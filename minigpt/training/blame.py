@@ -104,4 +104,5 @@ def describe_rows(batches, number: int, rows: list[int] | None) -> str:
 
 
 def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+    here = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # this process's part of it
+    return bool(torch.isfinite(here).all())

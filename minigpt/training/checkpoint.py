@@ -21,6 +21,7 @@ from minigpt.errors import Error
 from minigpt.files import atomic_directory
 from minigpt.tensor_files import write_tensors
 from minigpt.training.optimizer import load_state_by_name, state_by_name
+from minigpt.training.ranks import ALONE
 
 NAME = re.compile(r"step-(\d{8})")
 
@@ -35,21 +36,31 @@ class Progress:
     scaler: dict = field(default_factory=dict)  # of fp16, see precision.py
 
 
-def save_checkpoint(run: Path, weights, model: nn.Module, optimizer, progress: Progress, keep: int = 2) -> Path:
+def save_checkpoint(
+    run: Path, weights, model: nn.Module, optimizer, progress: Progress, keep: int = 2, ranks=ALONE
+) -> Path:
     """Write checkpoints/step-N, then remove all but the last `keep`.
 
     `weights` saves what is learned of the model, such as `weights.WholeModel`. Killed at any moment, the run has its
     previous checkpoint: a directory gets its name only when it is whole and on the disk.
     """
     directory = Path(run) / "checkpoints" / f"step-{progress.step:08d}"
+    ranks.settle(model)
+    state = ranks.gather(state_by_name(model, optimizer))
+    with ranks.writing(model) as whole:
+        if whole:
+            _write(directory, weights, state, progress, keep)
+    return directory
+
+
+def _write(directory: Path, weights, state: dict, progress: Progress, keep: int):
     with atomic_directory(directory, replace=True) as temporary:
         weights.save(temporary)
-        write_tensors(temporary / "optimizer.safetensors", state_by_name(model, optimizer))
+        write_tensors(temporary / "optimizer.safetensors", state)
         (temporary / "state.json").write_text(json.dumps(vars(progress)) + "\n", encoding="utf-8")
-    for old in list_checkpoints(run)[:-keep]:
+    for old in list_checkpoints(directory.parents[1])[:-keep]:
         # Renamed first: killed half-way through removing it, what is left must not look like a checkpoint.
         shutil.rmtree(old.rename(old.with_name(f"{old.name}.tmp-old")))
-    return directory
 
 
 def remove_leftovers(run: Path):
@@ -65,7 +76,7 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in found if NAME.fullmatch(path.name))
 
 
-def load_checkpoint(run: Path, weights, model: nn.Module, optimizer) -> Progress:
+def load_checkpoint(run: Path, weights, model: nn.Module, optimizer, ranks=ALONE) -> Progress:
     """Put the latest checkpoint of `run` into a model and optimizer of the same shape."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -75,8 +86,9 @@ def load_checkpoint(run: Path, weights, model: nn.Module, optimizer) -> Progress
         raise Error(f"{run}: no checkpoint to resume from: start the run without --resume")
     latest = checkpoints[-1]
     try:
-        weights.load(latest)
+        ranks.load(weights, model, latest)
         load_state_by_name(model, optimizer, load_file(latest / "optimizer.safetensors"))
+        ranks.spread(optimizer)
         return Progress(**json.loads((latest / "state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, SafetensorError) as problem:
         raise Error(f"{latest}: damaged ({problem}); remove it to resume from the one before") from None

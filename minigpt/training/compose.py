@@ -87,20 +87,21 @@ def count_steps(
     batches: Batches,
     batching: BatchConfig,
     loop: LoopConfig,
-    adamw: OptimizerConfig,
+    optimizing: OptimizerConfig,
     computing: ComputeConfig = PLAIN,
+    processes: int = 1,
 ) -> int:
     """The number of steps that --epochs or --minutes means; --minutes is timed on a copy that is thrown away."""
     if batching.epochs is not None:
         return max(1, math.ceil(batching.epochs * len(batches) / loop.accumulate))
     if batching.minutes is None:
         return loop.steps
-    trial = copy.deepcopy(model).train()
-    optimizer, compute = make_optimizer(trial, adamw), Compute(trial, computing)
+    trial, loop = copy.deepcopy(model).train(), replace(loop, accumulate=-(-loop.accumulate // processes))
+    optimizer, compute = make_optimizer(trial, optimizing), Compute(trial, computing)
     seconds = []
     for step in range(6):
         began = time.perf_counter()
-        train_step(trial, optimizer, batches, loop, step, 1e-4, adamw.clip, compute)
+        train_step(trial, optimizer, batches, loop, step, 1e-4, optimizing.clip, compute)
         seconds.append(time.perf_counter() - began)
     typical = sorted(seconds[1:])[2]  # the first step also warms up
     return max(1, round(60 * batching.minutes / typical))
@@ -123,7 +124,7 @@ def evaluator(model: GPT, validation: Batches, tokenizer: Tokenizer, most: int, 
 
     def record(everything: bool = False) -> dict:
         with compute.evaluating():
-            return asdict(evaluate(model, validation, lengths, None if everything else most))
+            return asdict(evaluate(model, validation, lengths, None if everything else most, compute.ranks))
 
     return record
 
@@ -144,9 +145,8 @@ def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int, compute
     return write
 
 
-def finish(run: RunConfig, weights, judge, write, progress: Progress, log: Log):
-    """Put the weights that validated best into the model, judge it on the whole validation split, let it write."""
-    weights.load(run.out)
+def finish(run: RunConfig, judge, write, progress: Progress, log: Log):
+    """Judge the model, whose weights are those that validated best, on the whole validation split, let it write."""
     found = judge(everything=True)
     log.record("final", progress.step, **found)
     text = write(progress.step)

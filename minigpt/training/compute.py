@@ -13,6 +13,7 @@ from minigpt.training import blame, checkpointing, compiling
 from minigpt.training.options import ComputeConfig
 from minigpt.training.precision import Precision, choose
 from minigpt.training.profile import Profile
+from minigpt.training.ranks import ALONE, Alone
 from minigpt.training.throughput import Clock, flops_per_token, measure_peak
 
 PLAIN = ComputeConfig(precision="fp32", compile="off")
@@ -21,8 +22,8 @@ PLAIN = ComputeConfig(precision="fp32", compile="off")
 class Compute:
     """The model's compute, as `config` wants it; plain float32 by default, which is what the tests' formulas mean."""
 
-    def __init__(self, model: nn.Module, config: ComputeConfig = PLAIN, run: Path | None = None):
-        self.model, self.device = model, next(model.parameters()).device
+    def __init__(self, model: nn.Module, config: ComputeConfig = PLAIN, run: Path | None = None, ranks: Alone = ALONE):
+        self.model, self.device, self.ranks = model, next(model.parameters()).device, ranks
         self.precision = Precision(choose(config.precision, self.device), self.device)
         self.part = Clock(self.device)
         self.profile = Profile(run) if config.profile and run is not None else None
@@ -70,23 +71,29 @@ class Compute:
             yield
 
     def stop(self, step: int, batches, first: int, loss_of, n: int, loss: float, norm: float) -> blame.NotFinite:
-        """The exception for a step whose loss or gradient is not finite, found by making its n losses again."""
+        """The exception for a step whose loss or gradient is not finite, found by making its n losses again.
+
+        Not among several processes: the one that finds it would leave the others waiting.
+        """
         bad = blame.bad_weights(self.model)
+        sound = not self.ranks.most(len(bad))
         self.model.zero_grad(set_to_none=True)
-        with self.sampling():
-            what, k, rows = blame.find(self.model, loss_of, self.precision.backward, n)
-        where = ""
+        what, k, rows, where = "to be seen in a single process", None, None, ""
+        if self.ranks.count == 1:
+            with self.sampling():
+                what, k, rows = blame.find(self.model, loss_of, self.precision.backward, n)
         if k is not None:
             where = f" in micro-batch {k + 1} of {n}: {blame.describe_rows(batches, first + k, rows)}"
-        if bad:
-            weights = f"the weight {bad[0]} was not finite before: resume from an earlier checkpoint"
+        if not sound:
+            name = bad[0] if bad else "of another process"
+            weights = f"the weight {name} was not finite before: resume from an earlier checkpoint"
         else:
             weights = "the weights were not changed and are kept as a checkpoint; resume"
         scale = f", at loss scale {self.precision.scaler.get_scale():g}" if self.precision.scaler is not None else ""
         return blame.NotFinite(
             f"step {step + 1}: the loss is {loss} and the gradient's length {norm}{scale}; first not finite: {what}"
             f"{where}; {weights} with a lower --lr or a longer --warmup",
-            sound=not bad,
+            sound=sound,
         )
 
     def record(self, tokens_per_second: float) -> dict[str, float]:

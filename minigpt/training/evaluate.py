@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.loss import IGNORE, cross_entropy
+from minigpt.training.ranks import ALONE
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches, token_lengths: Tensor, most: int | None = None) -> Evaluation:
+def evaluate(model: nn.Module, batches, token_lengths: Tensor, most: int | None = None, ranks=ALONE) -> Evaluation:
     """Evaluate on the batches of one epoch, or on `most` of them spread evenly: always the same ones.
 
     `token_lengths` (V,) is the number of bytes each token stands for. Uses no randomness and leaves the model in
@@ -38,8 +39,8 @@ def evaluate(model: nn.Module, batches, token_lengths: Tensor, most: int | None 
     tokens = length = 0
     device = next(model.parameters()).device
     token_lengths = token_lengths.to(device)
-    for k in range(n):
-        batch = batches[k * len(batches) // n].to(device)
+    for _, batch in ranks.deal(batches, (k * len(batches) // n for k in range(n))):
+        batch = batch.to(device)
         hidden = model.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
         real = batch.targets != IGNORE
         bytes_of = token_lengths[batch.targets.where(real, 0)] * real
@@ -49,5 +50,6 @@ def evaluate(model: nn.Module, batches, token_lengths: Tensor, most: int | None 
         tokens += batch.n_targets
         length += int(bytes_of.sum())
     model.train(training)
+    nats, special_nats, tokens, length = ranks.sum(nats, special_nats, tokens, length)
     loss = (nats + special_nats) / max(1, tokens)
     return Evaluation(loss, math.exp(min(loss, 700.0)), nats / math.log(2) / max(1, length), tokens)

@@ -59,6 +59,24 @@ class Log:
             self.board.close()
 
 
+class Unheard(Log):
+    """The log of a process beside the main one: it knows the best evaluation as that does, and writes nothing."""
+
+    def __init__(self, run: Path, start: int):
+        kept = [record for record in read_metrics(run) if record["step"] <= start] if start else []
+        self.evaluations = [record for record in kept if record["kind"] == "eval"]
+
+    def record(self, kind: str, step: int, **values):
+        if kind == "eval":
+            self.evaluations.append(values)
+
+    def advance(self, loss: float, tokens_per_second: float): ...
+
+    def say(self, text: str): ...
+
+    def close(self): ...
+
+
 def read_metrics(run: Path) -> list[dict]:
     """The records of a run; a last line cut short by a crash is passed over."""
     path = Path(run) / "metrics.jsonl"

@@ -52,7 +52,7 @@ def fit(
     model.train()
     compute = compute or Compute(model)
     compute.precision.load(progress.scaler)
-    last = progress.step >= config.steps
+    last, stopped = progress.step >= config.steps, 0
     with StopRequest() as stop:
         while not last:
             began = time.perf_counter()
@@ -76,15 +76,16 @@ def fit(
             if norm is None:
                 del values["grad_norm"]  # a step that fp16 skipped
             values |= compute.record(speed)
-            last = progress.step == config.steps or bool(stop.signal)  # asked once: it may change at any moment
+            stopped = compute.ranks.most(stop.signal)  # asked once: it may change at any moment
+            last = progress.step == config.steps or bool(stopped)
             for line in compute.after_step(last):
                 log.say(line)
             _now_and_then(config, hooks, log, progress, values, last)
         hooks.save(progress)
     if progress.step >= config.steps:
         return progress, 0
-    log.say(f"stopped by {signal.Signals(stop.signal).name} after step {progress.step}")
-    return progress, stop.signal
+    log.say(f"stopped by {signal.Signals(stopped).name} after step {progress.step}")
+    return progress, stopped
 
 
 def train_step(
@@ -95,20 +96,21 @@ def train_step(
     The length is None where fp16's gradient overflowed and the step was skipped.
     """
     compute = compute or Compute(model)
-    first = step * config.accumulate
+    first, ranks = step * config.accumulate, compute.ranks
     with compute.part("data"):
-        micro_batches = [batches[first + k].to(compute.device) for k in range(config.accumulate)]
-    n_targets = sum(batch.n_targets for batch in micro_batches)
+        numbers = range(first, first + config.accumulate)
+        micro_batches = {k: batch.to(compute.device) for k, batch in ranks.deal(batches, numbers)}
+        (n_targets,) = ranks.sum(sum(batch.n_targets for batch in micro_batches.values()))
 
     def loss_of(k: int) -> Tensor:
         torch.manual_seed(stream_seed(config.seed, "dropout", step, k))
         return compute.loss(micro_batches[k]) / max(1, n_targets)
 
     try:
-        loss = add_gradients(loss_of, config.accumulate, compute).item()
+        loss = add_gradients(loss_of, list(micro_batches), compute)
     except Exception as problem:
         compute.without_compiling(problem)
-        loss = add_gradients(loss_of, config.accumulate, compute).item()
+        loss = add_gradients(loss_of, list(micro_batches), compute)
     with compute.part("optimizer"):
         compute.precision.unscale(optimizer)
         norm = clip_gradients(model, clip).item()
@@ -124,22 +126,25 @@ def train_step(
     return loss, None if skipped else norm, n_targets
 
 
-def add_gradients(loss_of: Callable[[int], Tensor], accumulate: int, compute: Compute) -> Tensor:
-    """Leave the gradients of all micro-batches in the weights; returns the sum of their losses."""
+def add_gradients(loss_of: Callable[[int], Tensor], micro_batches: list[int], compute: Compute) -> float:
+    """Leave the gradients of all micro-batches, of all processes, in the weights; returns the sum of their losses."""
     total = torch.zeros((), device=compute.device)
-    for k in range(accumulate):
+    for k in micro_batches:
+        compute.ranks.expect(compute.model, last=k == micro_batches[-1])
         with compute.part("forward"):
             loss = loss_of(k)
         with compute.part("backward"):
             compute.precision.backward(loss)
         total += loss.detach()
-    return total
+    compute.ranks.add_gradients(compute.model)
+    return compute.ranks.total(total).item()
 
 
 def clip_gradients(model: nn.Module, longest: float) -> Tensor:
     """g min(1, longest / |g|), |g| over all parameters together (Pascanu et al. 2013); 0 only measures it."""
     weights = [weight for weight in model.parameters() if weight.grad is not None]
-    return torch.nn.utils.clip_grad_norm_(weights, longest or math.inf)
+    norm = torch.nn.utils.clip_grad_norm_(weights, longest or math.inf)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of weights that lie in parts on many ranks
 
 
 def _now_and_then(config: LoopConfig, hooks: Hooks, log: Log, progress: Progress, values: dict, last: bool):

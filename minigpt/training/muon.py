@@ -81,7 +81,7 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         momentum = state["momentum"].mul_(mu).add_(weight.grad)
-        step = orthogonalize(weight.grad + mu * momentum)
+        step = _whole(orthogonalize)(weight.grad + mu * momentum)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(step, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
 
@@ -98,3 +98,17 @@ class Muon(torch.optim.Optimizer):
             weights, [w.grad for w in weights], means, squares, [], steps, fused=True, amsgrad=False, beta1=beta1,
             beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
         )  # fmt: skip
+
+
+def _whole(function):
+    """`function` of a matrix whose parts may lie on many processes (FSDP): put together, and cut again as it was."""
+
+    def on_whole(matrix: Tensor) -> Tensor:
+        if not hasattr(matrix, "full_tensor"):
+            return function(matrix)
+        from torch.distributed.tensor import distribute_tensor
+
+        whole = function(matrix.full_tensor())
+        return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
+
+    return on_whole

@@ -95,7 +95,7 @@ class LoopConfig:
     """Loop: how often what happens."""
 
     steps: int = 700  # optimizer steps
-    accumulate: int = 1  # micro-batches per step
+    accumulate: int = 1  # micro-batches per step, of all processes together: the step does not depend on their number
     log_every: int = 1  # steps between records of the training loss
     eval_every: int = 100  # steps between evaluations; 0 only at the end
     sample_every: int = 250  # steps between samples; 0 never
@@ -174,12 +174,16 @@ class RunConfig:
     tensorboard: bool = False  # write TensorBoard files too
     threads: int | None = None  # CPU threads; PyTorch's choice by default
     device: str = "auto"  # cuda where there is one, else cpu
+    parallel: str = "ddp"  # under torchrun: ddp, each process holds the model, or fsdp, each a part of every weight
 
     def __post_init__(self):
         for name in ("keep", "eval_batches", "sample_tokens", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise Error(f"--{name.replace('_', '-')} is {value}: give at least 1")
+
+        if self.parallel not in ("ddp", "fsdp"):
+            raise Error(f"--parallel is {self.parallel!r}: give ddp or fsdp")
 
     def check_free(self):
         """An earlier run is not written over by mistake."""
