@@ -41,7 +41,7 @@ from minigpt.training.schedule import ScheduleConfig, learning_rate  # noqa: E40
 SIZE = "--n-layers 6 --n-heads 6 --d-model 384 --context 256"
 GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --optimizer adamw --schedule cosine --final-lr 0.1 --warmup 50"
 RATES = ("5e-4", "1e-3", "2e-3")
-SHARES = (0.25, 0.33, 0.5)  # of the minutes, for ours
+SHARES = (0.2, 0.25, 1 / 3, 0.5)  # of the minutes, for ours: until it is as good
 FIELDS = {
     "en": {
         "clinical_dialogue_notes": ["note"],
@@ -140,7 +140,8 @@ def main():
     rate = min(RATES, key=lambda rate: measure("gpt2", f"{GPT2} --lr {rate}", 0.25))
     goal = measure("gpt2", f"{GPT2} --lr {rate}", 1.0)
     for share in SHARES:
-        measure("ours", SIZE, share)
+        if measure("ours", SIZE, share) <= goal:
+            break
     print(
         "| | lr | parameters | seconds a step | steps | minutes | bits per byte | |\n|---|---|---|---|---|---|---|---|"
     )
