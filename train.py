@@ -135,8 +135,8 @@ def train(options: Options, ranks) -> int:
 
     options, pieces = build(options, ranks)
     model, weights, optimizer, compute, batches, validation, tokens, tokenizer, progress = pieces
-    out, loop, micro = options.run.out, options.loop, options.batching.batch_size * batches.context
-    print(announce(model, micro * loop.accumulate, micro, loop.steps, tokens.train, bool(options.shape.init)))
+    out, loop, job = options.run.out, options.loop, compose.describe(options, batches.context, compute)
+    print(announce(model, job, loop.steps, tokens.train, trained=bool(options.shape.init)))
     print(compute.describe(), flush=True)
     if ranks.main:
         compose.begin(options.run, tokenizer, dump(*kept_options(options)))
@@ -157,7 +157,7 @@ def train(options: Options, ranks) -> int:
         log.close()
     if ranks.main:
         settings = {name: value for record in options for name, value in asdict(record).items()}
-        compose.report(out, model, micro, tokens, settings, progress, compute)
+        compose.report(out, model, job, tokens, settings, progress, compute)
     return say_goodbye(options, stopped_by)
 
 

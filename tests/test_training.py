@@ -11,6 +11,7 @@ import torch
 from minigpt import GPT, Error, GPTConfig
 from minigpt.corpus.batches import Batches
 from minigpt.loss import IGNORE, cross_entropy
+from minigpt.memory import Job
 from minigpt.training.checkpoint import Progress
 from minigpt.training.estimate import first_loss, memory_bytes, unigram_entropy
 from minigpt.training.evaluate import evaluate
@@ -266,7 +267,7 @@ def test_predicted_activations_are_within_a_tenth_of_what_autograd_saves(shape):
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     measured = sum(size for pointer, (size, _) in saved.items() if pointer not in weights)
     assert hidden.requires_grad
-    assert memory_bytes(model, 8 * 64)["activations"] == pytest.approx(measured, rel=0.1)
+    assert memory_bytes(model, Job(batch=8))["activations"] == pytest.approx(measured, rel=0.1)
 
 
 def test_unigram_entropy_in_chunks():

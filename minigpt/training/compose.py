@@ -15,6 +15,7 @@ from minigpt.corpus.tokens import Tokens, load_tokens
 from minigpt.errors import Error
 from minigpt.files import write_atomic
 from minigpt.generation import generate
+from minigpt.memory import Job
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import Progress, remove_leftovers
@@ -158,10 +159,27 @@ def finish(run: RunConfig, judge, write, progress: Progress, log: Log):
     )
 
 
-def report(run: Path, model: GPT, n_tokens: int, tokens: Tokens, settings: dict, progress: Progress, compute: Compute):
+def describe(options, context: int, compute: Compute) -> Job:
+    """The options of train.py as the work whose memory is predicted."""
+    optimizer, ranks = options.optimizing.optimizer, compute.ranks
+    return Job(
+        optimizer={"sgd": "momentum" if options.optimizing.momentum else "sgd"}.get(optimizer, optimizer),
+        dtype="fp32" if compute.precision.name == "fp32" else "mixed",
+        batch=options.batching.batch_size,
+        length=context,
+        accumulate=options.loop.accumulate,
+        documents=options.batching.document_mask,
+        checkpointing=options.computing.checkpointing,
+        device=compute.device.type,
+        ranks=ranks.count,
+        parallel=options.run.parallel,
+    )
+
+
+def report(run: Path, model: GPT, job: Job, tokens: Tokens, settings: dict, progress: Progress, compute: Compute):
     """report.html of the run as it stands."""
     entropy = unigram_entropy(tokens.train, model.config.vocab_size)
-    memory = {name: f"{size / 2**20:,.1f} MiB" for name, size in memory_bytes(model, n_tokens).items()}
+    memory = {name: f"{size / 2**20:,.1f} MiB" for name, size in memory_bytes(model, job).items()}
     memory["whole process, at its peak"] = f"{peak_memory() / 2**20:,.1f} MiB"
     data = {
         f"{split} {name}": tokens.manifest[split][name]

@@ -39,29 +39,23 @@ def unigram_entropy(tokens: np.ndarray, vocab_size: int, chunk: int = 1 << 22) -
     return float(-(p * np.log(p)).sum())
 
 
-def memory_bytes(model: GPT, n_tokens: int) -> dict[str, int]:
-    """Bytes of an AdamW step on N tokens, by what they are for, of the model as it stands: see `minigpt.memory`.
+def memory_bytes(model: GPT, job: Job) -> dict[str, int]:
+    """Bytes of a step, by what they are for, of the model as it stands, and at the peak: see `minigpt.memory`.
 
     >>> from minigpt import presets
     >>> model = GPT(presets.gpt2(n_layers=1, vocab_size=512, context=64))
-    >>> memory_bytes(model, 64)["weights"] == 4 * sum(w.numel() for w in model.parameters())
+    >>> memory_bytes(model, Job(batch=1))["weights"] == 4 * sum(w.numel() for w in model.parameters())
     True
     """
-    found = _predict(model, n_tokens)
+    found = predict(model.config, job, Plan.of_model(model))
     return {
         "weights": found.weights,
         "gradients": found.gradients,
-        "AdamW moments": found.optimizer,
+        "optimizer": found.optimizer,
         "activations": found.activations,
         "loss": found.loss + found.logits,
+        "at the peak, predicted": found.peak,
     }
-
-
-def _predict(model: GPT, n_tokens: int):
-    weight = next(model.parameters())
-    rows = -(-n_tokens // model.config.context)
-    job = Job(batch=rows, dtype="bf16" if weight.element_size() == 2 else "fp32", device=weight.device.type)
-    return predict(model.config, job, Plan.of_model(model))
 
 
 def parameter_table(model: GPT) -> dict[str, int]:
@@ -84,11 +78,10 @@ def parameter_table(model: GPT) -> dict[str, int]:
     return parts | {"all": sum(parts.values())}
 
 
-def announce(
-    model: GPT, n_tokens_step: int, n_tokens_micro: int, steps: int, tokens: np.ndarray, trained: bool = False
-) -> str:
+def announce(model: GPT, job: Job, steps: int, tokens: np.ndarray, trained: bool = False) -> str:
     """The lines a run begins with; `trained` if the model is not new, so that its first loss is its own."""
-    config, memory = model.config, memory_bytes(model, n_tokens_micro)
+    config, memory = model.config, memory_bytes(model, job)
+    peak, n_tokens_step = memory.popitem()[1], job.batch * job.accumulate * (job.length or config.context)
     n_parameters = sum(weight.numel() for weight in model.parameters())
     n_learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     learning = f", {n_learning:,} of them learn" if n_learning < n_parameters else ""
@@ -99,8 +92,7 @@ def announce(
     lines = [
         f"model       {n_parameters:,} parameters{learning}; {config.n_layers} layers, {config.n_heads} heads, "
         f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
-        f"memory      about {_predict(model, n_tokens_micro).peak / GIB:.2f} GiB at the peak of a step, beside "
-        f"PyTorch itself (MiB: {parts})",
+        f"memory      about {peak / GIB:.2f} GiB at the peak of a step, beside PyTorch itself (MiB: {parts})",
         f"data        {len(tokens):,} training tokens; {steps:,} steps of {n_tokens_step:,} "
         f"= {epochs:.1f} epochs, {(4 * n_parameters + 2 * n_learning) * spent:.1e} floating-point operations",
     ]
