@@ -63,7 +63,7 @@ class Reader:
 
     def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
         cache = self.cache
-        cache.branch(torch.tensor(parents, device=cache.keys.device))
+        cache.branch(torch.tensor(parents, device=cache.device))
         if cache.sees is not None and self._wasted() > max(FORGET, cache.length // 2):
             cache.compact()
         return _logits(self.model, torch.tensor(tokens), None, cache, self.places)
@@ -85,7 +85,8 @@ class Memory(Reader):
     """A reader for one text that goes on over several calls, as a conversation does: each token is read once.
 
     Give it to `stream` again and again. What a new prompt shares with what was read, from its beginning, is not read
-    anew; where they part, the rest is forgotten. A change of the weights or adapters asks for a new Memory.
+    anew; where they part, the rest is forgotten, or all of it, if a banded layer no longer has what came before.
+    A change of the weights or adapters asks for a new Memory.
 
     >>> from minigpt import GPT, GPTConfig
     >>> from minigpt.generation import stream
@@ -110,6 +111,7 @@ class Memory(Reader):
         ):  # the last one is always read
             known += 1
         self.cache.back(known)
+        known = self.cache.length
         self.text = text[:known]  # should reading fail, what was read stays true
         logits = _last(self.model, torch.tensor([text[known:]]), None, self.cache, self.places)
         self.text = list(text)
