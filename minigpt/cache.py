@@ -13,6 +13,7 @@ A dense layer keeps every entry; a banded one the last few, however long the tex
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minigpt import sliding
@@ -109,11 +110,24 @@ class Cache:
         """
         if self.sees is None and parents.shape[1] == 1:
             return  # one row each, as before
+        self.split()
+        self.sees = self.sees.gather(1, parents[:, :, None].expand(-1, -1, self.capacity))
+
+    def split(self):
+        """From now on there are branches, if only one: the mask says what it sees."""
         if self.sees is None:
             self.sees = torch.ones(self.batch, 1, self.capacity, dtype=torch.bool, device=self.device)
             if self.keep is not None:
                 self.sees[:, 0, : self.length] = self.keep[:, : self.length]
-        self.sees = self.sees.gather(1, parents[:, :, None].expand(-1, -1, self.capacity))
+
+    def resize(self, capacity: int):
+        """Room for so many entries; what is not written yet is 0, so that a mask may hide it."""
+        for layer in self.layers:
+            layer.resize(capacity, self.length)
+        more = capacity - self.capacity
+        self.keep = None if self.keep is None else F.pad(self.keep, (0, more))
+        self.sees = None if self.sees is None else F.pad(self.sees, (0, more))
+        self.capacity = capacity
 
     def back(self, length: int):
         """Forget what was read after the first `length` tokens, if anything: nobody sees it, and it is written over.

@@ -72,13 +72,13 @@ class _Product(torch.autograd.Function):
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.dtype == weight.dtype == torch.float32
+        not torch.compiler.is_compiling()  # first: what follows cannot be traced
+        and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and x.ndim > 1
         and x.numel() * len(weight) >= WORTH
         and _onednn() is not None
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 

@@ -90,5 +90,13 @@ class Entries:
             stored[:, :, : each.shape[2]] = each
         self.start = start
 
+    def resize(self, room: int, end: int):
+        n = end - self.start
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros(*old.shape[:2], room, old.shape[3])
+            new[:, :, :n] = old[:, :, :n]
+            setattr(self, name, new)
+
     def select(self, which: Tensor):
         self.keys, self.values = self.keys.index_select(0, which), self.values.index_select(0, which)

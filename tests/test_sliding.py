@@ -35,7 +35,7 @@ def close(ours, plain):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("chunks", [[50], [1] * 50, [30, 1, 1, 18], [7, 2, 1, 3, 25, 12]], ids=len)
+@pytest.mark.parametrize("chunks", [[50], [1] * 50, [7, 2, 1, 3, 25, 12]], ids=len)
 def test_any_chunking_is_the_full_forward(kind, layers, chunks):
     x, keep = tokens(3, 50), torch.arange(50) >= torch.tensor([[0], [13], [48]])
     holes = torch.rand(3, 50, generator=torch.Generator().manual_seed(0)) < 0.5
@@ -61,17 +61,17 @@ def test_branches_compacting_and_leaving_equal_texts_read_whole(kind, layers, wi
     reader, plain = Reader(gpt, places, room=400), PlainReader(gpt, places)
     close(reader.start(prompts), plain.start(prompts))
     width = 1
-    for step in range(36):
-        parents = torch.randint(width, (len(places), (4, 2, 3)[step // 12]), generator=random)
+    for step in range(24):
+        parents = torch.randint(width, (len(places), (4, 2, 3)[step // 8]), generator=random)
         width = parents.shape[1]
         new = torch.randint(61, parents.shape, generator=random).tolist()
         texts = plain.step(new, parents.tolist())
-        if step % 9 == 8:
+        if step % 7 == 6:
             reader.cache.branch(parents)
             reader.cache.compact()
             parents = torch.arange(width).expand(len(places), -1)
         close(reader.step(new, parents.tolist()), texts)
-        if step == 20 and len(places) > 1:
+        if step == 15 and len(places) > 1:
             places = [2, 0]
             reader.select(places), plain.select(places)
     assert reader.cache.layers[1].start > 0
