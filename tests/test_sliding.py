@@ -53,7 +53,7 @@ def test_any_chunking_is_the_full_forward(kind, layers, chunks):
 
 
 @pytest.mark.parametrize("kind, layers", list(zip(KINDS, LAYERS, strict=True)))
-@pytest.mark.parametrize("window", [1, 4, 9])
+@pytest.mark.parametrize("window", [1, 3, 6])
 @pytest.mark.parametrize("prompts", [[[5, 9, 2]], [list(range(40)), [7], [3] * 11]], ids=["one", "padded"])
 def test_branches_compacting_and_leaving_equal_texts_read_whole(kind, layers, window, prompts):
     gpt, random = banded(window, layers, kind, context=200), torch.Generator().manual_seed(0)
@@ -66,7 +66,7 @@ def test_branches_compacting_and_leaving_equal_texts_read_whole(kind, layers, wi
         width = parents.shape[1]
         new = torch.randint(61, parents.shape, generator=random).tolist()
         texts = plain.step(new, parents.tolist())
-        if step % 7 == 6:
+        if step in (6, 19):
             reader.cache.branch(parents)
             reader.cache.compact()
             parents = torch.arange(width).expand(len(places), -1)
