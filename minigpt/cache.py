@@ -1,4 +1,4 @@
-"""What a decoder remembers: the keys and values of every layer, one row a prompt, written once and never moved.
+"""What a decoder remembers: the keys and values of every layer, one row a prompt, written once, shared by its branches.
 
 Shapes: B prompts, K branches of a prompt, G key/value heads, L entries so far, T new tokens, D head size.
 
@@ -8,17 +8,23 @@ Shapes: B prompts, K branches of a prompt, G key/value heads, L entries so far, 
 Who sees what is a boolean mask (B, K, L). So the prompt is read and kept once however many texts begin with it, and to
 choose which branches go on is to index the mask:  sees' = [sees[parents], 1].  Greedy decoding is K = 1, n samples are
 K = n, beams are the same with parents that change. Others copy the whole cache at every step instead.
+
+A dense layer keeps every entry; a banded one the last few, however long the text becomes (see sliding.py).
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from minigpt import sliding
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
 
 
 class Cache:
-    """Room for `capacity` entries a prompt, allocated at once: 2 x n_layers x B x G x capacity x D numbers.
+    """Room for `capacity` entries a prompt, allocated at once: 2 x B x G x capacity x D numbers a dense layer.
+
+    A banded layer takes min(capacity, 2 (window + 32)) in place of the capacity; with K branches about K times that.
 
     The model calls `extend_keep`, then `update` once a layer, then `advance`. A prefix is a cache that is not
     empty; anything with these three methods and a `length` will do.
@@ -32,34 +38,46 @@ class Cache:
     """
 
     def __init__(self, config: GPTConfig, batch: int, capacity: int | None = None, dtype=None, device=None):
-        self.capacity = capacity or config.context
-        shape = (config.n_layers, batch, config.n_kv_heads, self.capacity, config.d_head)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.capacity, self.batch, self.window = capacity or config.context, batch, config.window
+        rooms = [self._room(config.layer_window(layer)) for layer in range(config.n_layers)]
+        sizes = [(batch, config.n_kv_heads, room, config.d_head) for room in rooms]
+        self.layers = [sliding.Entries(*size, dtype=dtype, device=device) for size in sizes]
+        self.device = self.layers[0].keys.device
         self.keep = None  # (B, capacity) bool once a row is padded
         self.sees = None  # (B, K, capacity) bool once rows branch
         self.length = 0
+        self.cut = 0  # the entries before it are of no use to banded layers; looked up when one of them is full
+
+    def _room(self, window: int | None) -> int:
+        return self.capacity if window is None else min(self.capacity, sliding.room(window))
+
+    @property
+    def nbytes(self) -> int:
+        """Of keys and values, free room included."""
+        return sum(layer.nbytes for layer in self.layers)
 
     def extend_keep(self, keep: Tensor | None, batch: int, time: int) -> Tensor | None:
         """Make room for T tokens, of which `keep` (B, T) says what is real; returns what is seen of all L + T:
         None for all of it, (B, L + T) for the same by every query, or (B, T, L + T), a row for each branch.
         """
         end = self.length + time
-        if batch != self.keys.shape[1] or end > self.capacity:
+        if batch != self.batch or end > self.capacity:
             raise Error(
-                f"Cache: made for {self.keys.shape[1]} rows of {self.capacity} tokens, "
+                f"Cache: made for {self.batch} rows of {self.capacity} tokens, "
                 f"asked to hold {batch} rows of {end}: make it larger"
             )
         if self.sees is not None:
-            return self._extend_branches(keep, time, end)
-        if keep is None and self.keep is None:
-            return None
-        if self.keep is None:
-            self.keep = torch.ones(batch, self.capacity, dtype=torch.bool, device=self.keys.device)
-        self.keep[:, self.length : end] = True if keep is None else keep
-        return self.keep[:, :end]
+            self._extend_branches(keep, time, end)
+        elif keep is not None or self.keep is not None:
+            if self.keep is None:
+                self.keep = torch.ones(batch, self.capacity, dtype=torch.bool, device=self.device)
+            self.keep[:, self.length : end] = True if keep is None else keep
+        if any(layer.full(end) for layer in self.layers):
+            self.cut = self._oldest(end, spare=sliding.SPARE)
+        seen = self.keep if self.sees is None else self.sees
+        return None if seen is None else seen[..., :end]
 
-    def _extend_branches(self, keep: Tensor | None, time: int, end: int) -> Tensor:
+    def _extend_branches(self, keep: Tensor | None, time: int, end: int):
         """Every branch sees its own new token and none of its neighbours'."""
         branches = self.sees.shape[1]
         if time != branches or keep is not None:
@@ -67,18 +85,23 @@ class Cache:
                 f"Cache: {branches} branches go on by one token each, found {time}: give (B, {branches}) tokens"
             )
         self.sees[:, :, self.length : end] = torch.eye(time, dtype=torch.bool, device=self.sees.device)
-        return self.sees[:, :, :end]
+
+    def _oldest(self, end: int, spare: int = 0) -> int:
+        """The first entry that banded layers look at after `end`, or should `spare` tokens be taken back."""
+        seen = self.keep[:, None] if self.sees is None and self.keep is not None else self.sees
+        return sliding.oldest(None if seen is None else seen[:, :, :end], end, self.window - 1 + spare)
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values (B, G, T, D) at the end; returns views of all of them (B, G, L + T, D)."""
-        end = self.length + k.shape[2]
-        self.keys[layer, :, :, self.length : end] = k
-        self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        """Write the new keys and values (B, G, T, D) at the end; returns all of them (B, G, L + T, D), or the last
+        ones, where no new token sees those before.
+        """
+        return self.layers[layer].add(k, v, self.length, self.cut)
 
     def advance(self, time: int):
         """The T new tokens are in, at every layer."""
         self.length += time
+        for layer in self.layers:
+            layer.advance()
 
     def branch(self, parents: Tensor):
         """The next token is one for each of K branches, of which branch k goes on from `parents` (B, K) int64.
@@ -87,38 +110,62 @@ class Cache:
         """
         if self.sees is None and parents.shape[1] == 1:
             return  # one row each, as before
-        if self.sees is None:
-            batch, device = self.keys.shape[1], self.keys.device
-            self.sees = torch.ones(batch, 1, self.capacity, dtype=torch.bool, device=device)
-            if self.keep is not None:
-                self.sees[:, 0, : self.length] = self.keep[:, : self.length]
+        self.split()
         self.sees = self.sees.gather(1, parents[:, :, None].expand(-1, -1, self.capacity))
 
+    def split(self):
+        """From now on there are branches, if only one: the mask says what it sees."""
+        if self.sees is None:
+            self.sees = torch.ones(self.batch, 1, self.capacity, dtype=torch.bool, device=self.device)
+            if self.keep is not None:
+                self.sees[:, 0, : self.length] = self.keep[:, : self.length]
+
+    def resize(self, capacity: int):
+        """Room for so many entries; what is not written yet is 0, so that a mask may hide it."""
+        for layer in self.layers:
+            layer.resize(capacity, self.length)
+        more = capacity - self.capacity
+        self.keep = None if self.keep is None else F.pad(self.keep, (0, more))
+        self.sees = None if self.sees is None else F.pad(self.sees, (0, more))
+        self.capacity = capacity
+
     def back(self, length: int):
-        """Forget what was read after the first `length` tokens, if anything: nobody sees it, and it is written over."""
+        """Forget what was read after the first `length` tokens, if anything: nobody sees it, and it is written over.
+
+        A banded layer that no longer has what it would look at there makes it forget all: see what `length` is then.
+        """
         if self.sees is not None:
             raise Error("Cache: branches have no common way back: begin a new cache")
-        self.length = min(self.length, length)
+        length = min(self.length, length)
+        starts = [layer.start for layer in self.layers]
+        if any(starts) and max(starts) > self._oldest(length):
+            length = 0
+            for layer in self.layers:
+                layer.start = 0
+        self.length = length
 
     def compact(self):
-        """Forget the entries that no branch sees any more; the others move together, in their order. One copy."""
+        """Forget the entries that no branch sees any more; the others move together, in their order. One copy.
+
+        A row with fewer of them than another has its gap in front, as a padded prompt has.
+        """
         if self.sees is None:
             return
         seen = self.sees[:, :, : self.length].any(1)
         length = int(seen.sum(1).amax())
-        order = (~seen).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]  # what is seen comes first
+        order = seen.to(torch.uint8).argsort(dim=1, stable=True)[:, self.length - length :]  # what is seen comes last
         self.sees[:, :, :length] = self.sees.gather(2, order[:, None].expand(-1, self.sees.shape[1], -1))
-        for stored in (self.keys, self.values):
-            for each in stored:  # a layer at a time: no second cache
-                each[:, :, :length] = each.gather(
-                    2, order[:, None, :, None].expand(-1, each.shape[1], -1, each.shape[3])
-                )
+        for layer in self.layers:  # a layer at a time: no second cache
+            held = int(seen[:, layer.start :].sum(1).amax())
+            layer.rearrange(order, start=length - held)
         self.length = length
 
     def select(self, rows: list[int]):
         """Keep these prompts, in this order: when one is finished the others go on without it. Copies them once."""
-        which = torch.tensor(rows, device=self.keys.device)
-        self.keys, self.values = self.keys.index_select(1, which), self.values.index_select(1, which)
+        which = torch.tensor(rows, device=self.device)
+        for layer in self.layers:
+            layer.select(which)
+        self.batch = len(rows)
         if self.keep is not None:
             self.keep = self.keep.index_select(0, which)
         if self.sees is not None:

@@ -72,7 +72,7 @@ class _Product(torch.autograd.Function):
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # first: a compiler must not look into _onednn
+        not torch.compiler.is_compiling()  # first: what follows cannot be traced
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and x.ndim > 1

@@ -282,7 +282,7 @@ class TestCache:
         gpt, prompt = model("gpt2", context=200), list(range(50))
         reader = Reader(gpt, [0], room=4 * 30)
         reader.start([prompt])
-        assert reader.cache.keys.shape[3] == 50 + 4 * 30
+        assert reader.cache.nbytes == 2 * 2 * 32 * 4 * (50 + 4 * 30)  # keys and values, layers, C, float32
         for step in range(3):
             reader.step([[1, 2, 3, 4]], [[0] * 4 if step == 0 else [0, 1, 2, 3]])
         assert reader.cache.length == 50 + 12

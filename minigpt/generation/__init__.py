@@ -6,6 +6,7 @@ What do the tokens before forbid?          penalties.py     Keskar et al. 2019
 Must it be one of these terms?             constraints.py
 How is one drawn, from which randomness?   sampling.py
 What is read at each step, and shared?     reader.py
+How is a step compiled, once and for all?  compiled.py
 How are many texts written at once?        generate.py
 Which texts are the most likely?           search.py beams.py   Graves 2012; Vijayakumar et al. 2018
 How does a search look?                    tree.py

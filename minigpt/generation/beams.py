@@ -12,8 +12,8 @@ from torch import Tensor
 
 from minigpt.errors import Error
 from minigpt.generation.checks import check_prompt, end_tokens, make_sampler
+from minigpt.generation.compiled import kind_of_reader
 from minigpt.generation.constraints import Banks
-from minigpt.generation.reader import PlainReader, Reader
 from minigpt.generation.sampling import Sampler
 from minigpt.generation.search import Beam, Group, Rules, Running
 from minigpt.generation.tree import Trace
@@ -33,6 +33,7 @@ def beam_search(
     diversity: float = 0.0,
     contains: Sequence[Sequence[int]] = (),
     use_cache: bool = True,
+    compile: bool = False,
     traces: list[Trace] | None = None,
     **processing,
 ) -> list[list[Beam]]:
@@ -47,6 +48,7 @@ def beam_search(
     `processing` are the fields of `Sampler` that change scores: repetition_penalty, no_repeat_ngram, banned,
     min_new_tokens, extra, ...; here they are given log-probabilities, and nothing is normalised again.
     `traces` is filled with the tree of each search (see tree.py). `use_cache=False`: slowly, the same beams.
+    `compile=True`: as for `generate`.
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
@@ -61,7 +63,7 @@ def beam_search(
     sampler = make_sampler(ends=rules.ends, max_new_tokens=max_new_tokens, **processing)
     searches = [_search(model, prompt, i, rules, sampler, max_new_tokens) for i, prompt in enumerate(prompts)]
     if searches:
-        _run(model, searches, use_cache)
+        _run(model, searches, kind_of_reader(use_cache, compile))
     if traces is not None:
         traces += [search.trace for search in searches]
     return [search.best()[:wanted] for search in searches]
@@ -111,13 +113,10 @@ class Search:
         return found
 
 
-def _run(model: GPT, searches: list[Search], use_cache: bool):
+def _run(model: GPT, searches: list[Search], reader: type):
     """Read the model for all searches at once; one that is done leaves the batch."""
-    places = [search.place for search in searches]
-    reader = PlainReader(model, places)
-    if use_cache:
-        beams = searches[0].rules.num_beams
-        reader = Reader(model, places, beams * max(search.limit for search in searches))
+    places, beams = [search.place for search in searches], searches[0].rules.num_beams
+    reader = reader(model, places, beams * max(search.limit for search in searches))
     logits = reader.start([search.prompt for search in searches])[:, None]
     while True:
         # After the prompt there is one row; later a row for each running beam, and idle ones for other prompts' sake.

@@ -15,7 +15,8 @@ from torch import Generator, Tensor
 
 from minigpt.errors import Error
 from minigpt.generation.checks import check_prompt, end_tokens, make_sampler
-from minigpt.generation.reader import Memory, PlainReader, Reader, row_aware
+from minigpt.generation.compiled import kind_of_reader
+from minigpt.generation.reader import Memory, Reader, row_aware
 from minigpt.generation.sampling import Sampler, row_generator
 from minigpt.model import GPT
 
@@ -30,6 +31,7 @@ def generate(
     seed: int = 0,
     eos: int | Collection[int] | None = None,
     use_cache: bool = True,
+    compile: bool = False,
     overflow: str = "stop",
     row: int = 0,
     **sampling,
@@ -46,7 +48,9 @@ def generate(
     `sampling` are further fields of `Sampler`: min_p, repetition_penalty, banned, ...
 
     The model may be in training mode: dropout is off meanwhile, and back on afterwards. `use_cache=False` reads
-    everything again at each step, slowly; same tokens. n texts of one prompt are `[prompt] * n`: it is read once.
+    everything again at each step, slowly; same tokens. `compile=True` gives each step to torch.compile, for 64, 128,
+    256, ... entries once (see compiled.py): the same tokens too, after half a minute or so of compiling. n texts of
+    one prompt are `[prompt] * n`: it is read once.
     Raises `Error` for an empty prompt, one longer than the context, ids outside the vocabulary and values out of range.
 
     >>> from minigpt import GPTConfig
@@ -60,7 +64,7 @@ def generate(
     slide = _slides(overflow)
     rows = [_row(model, prompt, place, row, max_new_tokens, seed, slide) for place, prompt in enumerate(prompts)]
     written = [[] for _ in rows]
-    for new in _decode(model, rows, sampler, ends, use_cache):
+    for new in _decode(model, rows, sampler, ends, kind_of_reader(use_cache, compile)):
         for place, token in new:
             written[place].append(token)
     return written
@@ -121,13 +125,13 @@ class Row:
 
 
 def _decode(
-    model: GPT, rows: list[Row], sampler: Sampler, ends: frozenset[int], use_cache: bool = True, memory=None
+    model: GPT, rows: list[Row], sampler: Sampler, ends: frozenset[int], reader: type = Reader, memory=None
 ) -> Iterator[list[tuple[int, int]]]:
     """A step at a time: (place, new token) of every unfinished row."""
     batch = None
     while rows:
         if batch is None or batch.slid(rows):
-            batch = _Batch(model, rows, use_cache, memory)
+            batch = _Batch(model, rows, reader, memory)
         logits = batch.logits(rows)
         new = sampler.choose(logits, [row.generator for row in rows], rows).tolist()
         for row, token in zip(rows, new, strict=True):
@@ -139,7 +143,7 @@ def _decode(
 class _Batch:
     """Rows as branches of a reader: those that begin with the same text share its prompt."""
 
-    def __init__(self, model: GPT, rows: list[Row], use_cache: bool, memory: Memory | None):
+    def __init__(self, model: GPT, rows: list[Row], reader: type, memory: Memory | None):
         self.context = model.config.context
         apart = bool(row_aware(model))  # then rows of the same text may have another adapter each
         alike: dict[tuple, list[Row]] = {}
@@ -149,7 +153,7 @@ class _Batch:
         self.texts, self.groups = [list(text) for text, _ in alike], list(alike.values())
         self.hidden = {row.place: self._hidden(row) for row in rows}
         places = [group[0].place for group in self.groups]
-        self.reader = memory or (Reader(model, places, self._room()) if use_cache else PlainReader(model, places))
+        self.reader = memory or reader(model, places, self._room())
         self.branch = {}  # place of a row -> its branch in the reader, once they have branched
 
     def slid(self, rows: list[Row]) -> bool:

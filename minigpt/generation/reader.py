@@ -25,7 +25,7 @@ FORGET = 64  # entries that no branch sees any more, before it pays to move the 
 class PlainReader:
     """Knows the tokens of every branch, and reads all of them at each step."""
 
-    def __init__(self, model: GPT, places: list[int]):
+    def __init__(self, model: GPT, places: list[int], room: int = 0):
         self.model, self.places = model, places
 
     def start(self, prompts: list[list[int]]) -> Tensor:
@@ -45,7 +45,7 @@ class PlainReader:
 
     def _read(self) -> Tensor:
         branches = zip(*self.texts, strict=True)
-        return torch.stack([_last(self.model, *flush_right(texts), None, self.places) for texts in branches], dim=1)
+        return torch.stack([read_last(self.model, *flush_right(texts), None, self.places) for texts in branches], dim=1)
 
 
 class Reader:
@@ -59,11 +59,11 @@ class Reader:
         weight, self.prompt = next(self.model.parameters()), tokens.shape[1]
         capacity = self.prompt + self.room
         self.cache = Cache(self.model.config, len(prompts), capacity, dtype=weight.dtype, device=weight.device)
-        return _last(self.model, tokens, keep, self.cache, self.places)
+        return read_last(self.model, tokens, keep, self.cache, self.places)
 
     def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
         cache = self.cache
-        cache.branch(torch.tensor(parents, device=cache.keys.device))
+        cache.branch(torch.tensor(parents, device=cache.device))
         if cache.sees is not None and self._wasted() > max(FORGET, cache.length // 2):
             cache.compact()
         return _logits(self.model, torch.tensor(tokens), None, cache, self.places)
@@ -85,7 +85,8 @@ class Memory(Reader):
     """A reader for one text that goes on over several calls, as a conversation does: each token is read once.
 
     Give it to `stream` again and again. What a new prompt shares with what was read, from its beginning, is not read
-    anew; where they part, the rest is forgotten. A change of the weights or adapters asks for a new Memory.
+    anew; where they part, the rest is forgotten, or all of it, if a banded layer no longer has what came before.
+    A change of the weights or adapters asks for a new Memory.
 
     >>> from minigpt import GPT, GPTConfig
     >>> from minigpt.generation import stream
@@ -110,8 +111,9 @@ class Memory(Reader):
         ):  # the last one is always read
             known += 1
         self.cache.back(known)
+        known = self.cache.length
         self.text = text[:known]  # should reading fail, what was read stays true
-        logits = _last(self.model, torch.tensor([text[known:]]), None, self.cache, self.places)
+        logits = read_last(self.model, torch.tensor([text[known:]]), None, self.cache, self.places)
         self.text = list(text)
         return logits
 
@@ -130,7 +132,7 @@ def flush_right(texts: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     return tokens, torch.tensor([[False] * (longest - len(text)) + [True] * len(text) for text in texts])
 
 
-def _last(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None, places: list[int]) -> Tensor:
+def read_last(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None, places: list[int]) -> Tensor:
     """Logits after the last token of each row, (B, V)."""
     return _logits(model, tokens, keep, cache, places, last=True)[:, 0]
 

@@ -156,7 +156,7 @@ class _Chain:
 
     def read(self, text: Row, places: int) -> Tensor:
         """Read what is new of the text; what the next token is drawn from after its last places, (places, V)."""
-        new = torch.tensor([text.tokens[self.cache.length :]], device=self.cache.keys.device)
+        new = torch.tensor([text.tokens[self.cache.length :]], device=self.cache.device)
         with evaluating(self.model):
             logits = self.model.head(self.model.hidden(new, cache=self.cache)[0, -places:])
         first = len(text.tokens) - places + 1
