@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from minigpt import Error, GPTConfig, cli
+from minigpt.options import collect
 
 
 @dataclass(frozen=True)
@@ -242,3 +243,14 @@ def test_exit_codes(tmp_path, body, code, stderr):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run([sys.executable, tmp_path / "tool.py"], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (code, stderr)
+
+
+def test_every_option_of_the_scripts_says_what_it_is():
+    """The help is the comment behind a field: a line broken by a formatter loses it."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import sample
+    import train
+    from minigpt.memory import Job
+
+    records = (*train.RECORDS, sample.Input, sample.Choosing, sample.Steering, sample.Beams, sample.Drafting, Job)
+    assert [(record, name) for record in records for name, option in collect([record]).items() if not option.help] == []

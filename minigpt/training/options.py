@@ -21,9 +21,7 @@ SHAPES = {"llama": presets.llama_like, "gpt2": presets.gpt2, "gpt1": presets.gpt
 class DataConfig:
     """Data: what to learn from."""
 
-    data: Path | None = (
-        None  # folder of .txt, a .txt, .jsonl, .csv or .parquet file, or prepared tokens; else our notes
-    )
+    data: Path | None = None  # folder of .txt, or a .txt, .jsonl, .csv, .parquet, or prepared tokens; else our notes
     field: str | None = None  # name of the text in .jsonl, .csv, .parquet
     where: tuple[str, ...] = ()  # only records with type=radiology, or type!=radiology; repeat it for more conditions
     tokenizer: str | None = None  # gpt2, cl100k_base, o200k_base or a directory; else one is learned from the data
