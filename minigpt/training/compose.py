@@ -26,6 +26,7 @@ from minigpt.training.log import Log, peak_memory, read_metrics
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import make_optimizer
 from minigpt.training.options import (
+    SIZES,
     BatchConfig,
     ComputeConfig,
     DataConfig,
@@ -36,7 +37,10 @@ from minigpt.training.options import (
 )
 from minigpt.training.report import loss_lines, write_report
 from minigpt.training.streams import stream_seed
-from minigpt.training.throughput import table
+from minigpt.training.throughput import flops_per_token, measure_peak, table
+
+TOKENS_A_PARAMETER = 0.1  # that a model should read at least, for --size auto
+UTILISATION = 0.4  # of the peak, in a step of the default shape and optimizer
 
 
 def open_data(data: DataConfig, shape: ShapeConfig, run: RunConfig) -> tuple[Tokens, Tokenizer]:
@@ -60,10 +64,33 @@ def find_init(shape: ShapeConfig) -> ShapeConfig:
     return shape if shape.init is None else replace(shape, init=str(hub.find(shape.init, shape.download)))
 
 
+def choose_size(shape: ShapeConfig, minutes: float | None, vocab_size: int, device: str) -> str:
+    """--size auto: of those that read at least `TOKENS_A_PARAMETER` tokens a parameter in the time the largest.
+
+    What is too large for its time has not begun to use its parameters; docs/training.md has the measurement.
+    """
+    sizes = [size for size in SIZES if size != "tiny"]
+    given = (shape.n_layers, shape.n_heads, shape.d_model) != (None, None, None)
+    if shape.size != "auto" or minutes is None or shape.init is not None or given:
+        return "small"
+    peak = measure_peak(pick_device(device), torch.float32)
+    for size in reversed(sizes):
+        with torch.device("meta"):
+            model = GPT(shape.sized(size).model_config(vocab_size))
+        tokens = 60 * minutes * UTILISATION * peak / flops_per_token(model, model.config.context)
+        if tokens >= TOKENS_A_PARAMETER * sum(weight.numel() for weight in model.parameters()):
+            return size
+    return "tiny"
+
+
+def pick_device(device: str) -> torch.device:
+    """--device auto is cuda where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
 def make_model(shape: ShapeConfig, tokens: Tokens, seed: int, device: str) -> GPT:
     """A new model, its weights drawn from `seed`; or the one of --init, with this run's dropout."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(device)
     if shape.init is None:
         torch.manual_seed(stream_seed(seed, "init"))
         return GPT(shape.model_config(tokens.vocab_size)).to(device)
