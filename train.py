@@ -189,10 +189,11 @@ def build(options: Options, ranks) -> tuple[Options, Pieces]:
     loop, batching = replace(loop, steps=ranks.agree(steps)), replace(batching, epochs=None, minutes=None)
     compute = Compute(model, computing, run.out, ranks)
     compute.measure(context)
+    computing = replace(computing, precision=compute.precision.name)
     ranks.prepare(model)
     optimizer = make_optimizer(model, optimizing)
     progress = load_checkpoint(run.out, weights, model, optimizer, ranks) if run.resume else Progress()
-    decided = options._replace(shape=shape, batching=batching, loop=loop, optimizing=optimizing)
+    decided = options._replace(shape=shape, batching=batching, loop=loop, optimizing=optimizing, computing=computing)
     return decided, Pieces(model, weights, optimizer, compute, batches, validation, tokens, tokenizer, progress)
 
 

@@ -9,10 +9,17 @@ import torch
 
 from minigpt import GPT, Error, GPTConfig
 from minigpt.corpus.batches import Batches
+from minigpt.training import muon
 from minigpt.training.loop import train_step
 from minigpt.training.muon import COEFFICIENTS, Muon, orthogonalize, plain
 from minigpt.training.optimizer import load_state_by_name, make_groups, make_optimizer, state_by_name
 from minigpt.training.options import LoopConfig, OptimizerConfig
+
+
+@pytest.fixture(autouse=True)
+def in_full_precision(monkeypatch):
+    """Muon as it is on a processor without bf16 units; what it is with them has a test of its own."""
+    monkeypatch.setattr(muon, "has_bf16_units", lambda device: False)
 
 
 def tiny(**changes) -> GPT:
@@ -125,6 +132,16 @@ def test_orthogonalize_is_the_polynomial_of_each_singular_value(shape):
     assert torch.isfinite(orthogonalize(torch.zeros(shape))).all()
 
 
+def test_in_bfloat16_singular_values_are_as_near_to_one(monkeypatch):
+    monkeypatch.setattr(muon, "has_bf16_units", lambda device: True)
+    update = torch.randn(96, 128, generator=torch.Generator().manual_seed(0))
+    found = orthogonalize(update)
+    assert found.dtype == torch.float32 and torch.equal(found, found.bfloat16().float())
+    s = torch.linalg.svdvals(found)
+    assert s.min() > 0.7 and s.max() < 1.3
+    assert (found - by_singular_values(update)).norm() < 0.02 * found.norm()
+
+
 def test_each_round_is_the_polynomial_nearest_to_one_over_what_it_is_given():
     """Chebyshev: p with three coefficients is nearest where its error swings four times between the same heights."""
     low, high = 0.01, 1.0
@@ -170,14 +187,14 @@ def test_muon_goes_where_torchs_goes():
 def test_muon_leaves_embeddings_and_vectors_to_adamw():
     """What Muon does not turn goes the way of torch's AdamW over the same gradients, bit for bit."""
     model = tiny()
-    muon = make_optimizer(model, OptimizerConfig(optimizer="muon"))
+    both = make_optimizer(model, OptimizerConfig(optimizer="muon"))
     rest = [
         group
         for group in make_groups(copy.deepcopy(model), OptimizerConfig(optimizer="adamw"))
         if group["name"] != "matrices"
     ]
     adamw = torch.optim.AdamW(rest, lr=1e-2, betas=(0.9, 0.95), eps=1e-8, fused=True)
-    for group in muon.param_groups:
+    for group in both.param_groups:
         group["lr"] = 1e-2
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
@@ -186,13 +203,13 @@ def test_muon_leaves_embeddings_and_vectors_to_adamw():
         pairs = [
             (ours, theirs)
             for name in ("embeddings", "vectors")
-            for ours, theirs in zip(*(_group(o, name) for o in (muon, adamw)), strict=True)
+            for ours, theirs in zip(*(_group(o, name) for o in (both, adamw)), strict=True)
         ]
         for ours, theirs in pairs:
             theirs.grad = ours.grad.clone()
-        muon.step(), adamw.step()
+        both.step(), adamw.step()
     assert len(pairs) > 10 and all(torch.equal(a, b) for a, b in pairs)
-    assert all(set(muon.state[w]) == {"momentum"} for w in _group(muon, "matrices"))
+    assert all(set(both.state[w]) == {"momentum"} for w in _group(both, "matrices"))
 
 
 def _group(optimizer, name):

@@ -17,7 +17,7 @@ from minigpt.training.compute import Compute
 from minigpt.training.loop import Hooks, fit, train_step
 from minigpt.training.optimizer import make_optimizer
 from minigpt.training.options import ComputeConfig, LoopConfig, OptimizerConfig
-from minigpt.training.precision import Precision
+from minigpt.training.precision import Precision, choose, has_bf16_units
 from minigpt.training.weights import WholeModel
 from tests.helpers import KINDS, model, tokens
 
@@ -300,3 +300,12 @@ def test_options_that_cannot_work_name_the_fix():
         ComputeConfig(precision="fp8")
     with pytest.raises(Error, match="--compile is 'yes'"):
         ComputeConfig(compile="yes")
+
+
+@pytest.mark.parametrize("probe", [None, "_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+def test_auto_is_bf16_where_the_processor_has_units_for_it(probe, monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == probe, raising=False)
+    has_bf16_units.cache_clear()
+    assert choose("auto", CPU) == ("bf16" if probe else "fp32") and choose("fp32", CPU) == "fp32"
+    has_bf16_units.cache_clear()

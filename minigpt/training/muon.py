@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from minigpt.linear import fast
+from minigpt.training.precision import has_bf16_units
 
 # Rounds of p(s) = a s + b s^3 + c s^5. Of all such p the first is the nearest to 1 over [0.01, 1], and takes it to
 # [0.06, 1.94]; the second is the nearest over that, and takes it to [0.26, 1.74]; the third to [0.73, 1.27].
@@ -43,7 +44,7 @@ def orthogonalize(update: Tensor) -> Tensor:
     what each round is given (Amsel et al. 2025) comes as near in three. Near 1, not at 1, is good enough to learn by.
     In bfloat16 where there are units for it.
     """
-    x = update.bfloat16() if update.is_cuda else update
+    x = update.bfloat16() if update.dtype == torch.float32 and has_bf16_units(update.device) else update
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     x = x / x.norm().clamp(min=1e-7)

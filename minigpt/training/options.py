@@ -163,7 +163,7 @@ class OptimizerConfig:
 class ComputeConfig:
     """Computing: the same step in fewer bits, fused, or with less memory (docs/precision.md)."""
 
-    precision: str = "auto"  # of products: fp32, bf16, fp16; auto: bf16 on a GPU with bf16 units, else fp32
+    precision: str = "auto"  # of products: fp32, bf16, fp16; auto: bf16 where the processor has units for it
     compile: str = "auto"  # torch.compile the blocks: on, off; auto: on a GPU; where it fails the run goes on without
     checkpointing: bool = False  # keep only the blocks' inputs and compute the rest again: a third slower, less memory
     profile: bool = False  # write the trace of three steps, for ui.perfetto.dev
