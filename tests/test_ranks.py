@@ -247,7 +247,10 @@ def test_a_sum_of_two_has_one_order_so_that_not_a_bit_differs(found):
 
 
 TINY = "--n-layers 2 --n-heads 2 --d-model 16 --context 16 --batch-size 2 --vocab-size 300 --threads 1".split()
-STEP = "--dropout 0.1 --accumulate 3 --warmup 2 --schedule constant --sample-tokens 5 --eval-batches 3".split()
+STEP = (
+    "--dropout 0.1 --accumulate 3 --warmup 2 --schedule constant --sample-tokens 5 --eval-batches 3 "
+    "--precision fp32 --optimizer adamw"
+).split()
 OFTEN = "--eval-every 2 --sample-every 3 --save-every 2".split()
 
 
