@@ -32,14 +32,16 @@ from minigpt.cli import parse  # noqa: E402
 from minigpt.corpus.preparation import prepare  # noqa: E402
 from minigpt.corpus.tokens import load_tokens  # noqa: E402
 from minigpt.training import compose  # noqa: E402
+from minigpt.training.compute import Compute  # noqa: E402
 from minigpt.training.evaluate import evaluate  # noqa: E402
 from minigpt.training.loop import train_step  # noqa: E402
 from minigpt.training.optimizer import make_optimizer  # noqa: E402
-from minigpt.training.options import BatchConfig, LoopConfig, OptimizerConfig, ShapeConfig  # noqa: E402
+from minigpt.training.options import BatchConfig, ComputeConfig, LoopConfig, OptimizerConfig, ShapeConfig  # noqa: E402
 from minigpt.training.schedule import ScheduleConfig, learning_rate  # noqa: E402
 
 SIZE = "--n-layers 6 --n-heads 6 --d-model 384 --context 256"
 GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --optimizer adamw --schedule cosine --final-lr 0.1 --warmup 50"
+FP32 = "--precision fp32"  # as nanoGPT on a CPU
 RATES = ("5e-4", "1e-3", "2e-3")
 SHARES = (0.25, 1 / 3, 0.5)  # of the minutes, for ours: until it is as good
 FIELDS = {
@@ -76,22 +78,23 @@ class Run:
     """A recipe at work: what train.py makes of its options, a step at a time."""
 
     def __init__(self, recipe: str, tokens, seed: int):
-        records = (ShapeConfig, BatchConfig, LoopConfig, OptimizerConfig, ScheduleConfig)
-        shape, batching, loop, optimizer, self.schedule = parse(*records, prog="recipe", args=recipe.split())
+        records = (ShapeConfig, BatchConfig, LoopConfig, OptimizerConfig, ScheduleConfig, ComputeConfig)
+        shape, batching, loop, optimizer, self.schedule, computing = parse(*records, prog="recipe", args=recipe.split())
         self.loop, self.clip = replace(loop, seed=seed), optimizer.clip
         self.model = compose.make_model(shape, tokens, seed, "cpu")
         self.batches, self.validation = compose.make_batches(tokens, shape.context, batching, seed)
         self.optimizer = make_optimizer(self.model, optimizer)
+        self.compute = Compute(self.model, computing)
         self.model.train()
 
     def step(self, number: int, steps: int) -> float:
         rate = learning_rate(number, steps, self.schedule)
-        return train_step(self.model, self.optimizer, self.batches, self.loop, number, rate, self.clip)[0]
+        return train_step(self.model, self.optimizer, self.batches, self.loop, number, rate, self.clip, self.compute)[0]
 
 
 def pace(tokens, rounds: int) -> dict[str, float]:
     """Median seconds of a step of both recipes, measured in turn."""
-    runs = {"gpt2": Run(GPT2, tokens, 0), "ours": Run(SIZE, tokens, 0)}
+    runs = {"gpt2": Run(f"{GPT2} {FP32}", tokens, 0), "ours": Run(SIZE, tokens, 0)}
     seconds = {name: [] for name in runs}
     for number in tqdm(range(rounds), desc="pace"):
         for name, run in runs.items():
@@ -132,7 +135,9 @@ def main():
         minutes = options.minutes * share
         steps = round(60 * minutes / seconds[kind])
         path = out / f"{recipe} {minutes:.1f} minutes, seed {options.seed}.json".replace(" ", "_")
-        found = remembered(path, lambda: quality(recipe, steps, tokens, options.seed))
+        found = remembered(
+            path, lambda: quality(recipe if kind == "ours" else f"{recipe} {FP32}", steps, tokens, options.seed)
+        )
         rows.append((kind, recipe, minutes, steps, found))
         print(f"{kind}, {minutes:.1f} minutes: {found}", file=sys.stderr, flush=True)
         return found["bits_per_byte"]
