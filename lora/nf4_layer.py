@@ -144,7 +144,8 @@ class NF4Linear(nn.Module):
         for key in ours.keys() - {"dtype", "nested_offset"}:
             if theirs.get(key) != ours[key]:
                 return f"its description says {key} {theirs.get(key)!r}, expected {ours[key]!r}"
-        return None if isinstance(theirs.get("nested_offset", 0.0), float) else "nested_offset is no number"
+        told = not self.double or isinstance(theirs.get("nested_offset"), float)
+        return None if told else "its description lacks the number nested_offset"
 
 
 class _Product(torch.autograd.Function):
@@ -186,6 +187,6 @@ def _with(module: nn.Module, **parameters: nn.Parameter | None) -> nn.Module:
 def _read(state: Tensor) -> dict:
     try:
         read = json.loads(bytes(state.tolist()).decode())
-    except ValueError:
+    except (TypeError, ValueError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -105,12 +105,12 @@ class TestCode:
         assert (error.abs().view(-1, 64) <= 0.1520 * given.view(-1, 64).abs().amax(1, keepdim=True)).all()
 
     def test_better_than_the_other_codes_of_four_bits(self):
-        blocks = weight((2048, 64), std=1)
+        blocks = weight((512, 64), std=1)
         unit = blocks / blocks.abs().amax(1, keepdim=True)
         fp4 = torch.tensor([0, 0.0625, 2, 3, 4, 6, 8, 12]) / 12
         codes = {"nf4": nf4.codebook(), "fp4": torch.cat([-fp4, fp4]), "int4": torch.arange(-7, 8) / 7}
         error = {name: (unit[..., None] - code).abs().amin(-1).square().mean() for name, code in codes.items()}
-        assert error["nf4"] < error["fp4"] < error["int4"]
+        assert error["nf4"] < 0.9 * min(error["fp4"], error["int4"])
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
     def test_not_finite_is_refused(self, bad):
