@@ -141,9 +141,9 @@ class NF4Linear(nn.Module):
             if name.endswith("quant_map") and not torch.equal(found.to(tensor.device), tensor):
                 return f"{name} is not the NF4 code: quantise the weight again"
         ours, theirs = self._described(), _read(given[STATE])
-        for key in ours.keys() - {"dtype", "nested_offset"}:
-            if theirs.get(key) != ours[key]:
-                return f"its description says {key} {theirs.get(key)!r}, expected {ours[key]!r}"
+        for key, value in ours.items():
+            if key not in ("dtype", "nested_offset") and theirs.get(key) != value:
+                return f"its description says {key} {theirs.get(key)!r}, expected {value!r}"
         told = not self.double or isinstance(theirs.get("nested_offset"), float)
         return None if told else "its description lacks the number nested_offset"
 
