@@ -15,7 +15,7 @@ from lora.inventory import Report, adapters, base_of, check_known, holders, laye
 from lora.layers import Layer
 from lora.saved import Saved
 from lora.switching import use
-from lora.targets import base_module, find_parts, find_saved, find_targets, find_tied, kind_of, sizes_of
+from lora.targets import find_parts, find_saved, find_targets, find_tied, kind_of, like_of, sizes_of
 
 
 def attach(model: nn.Module, config: Config, name: str = "default") -> Report:
@@ -38,7 +38,7 @@ def attach(model: nn.Module, config: Config, name: str = "default") -> Report:
     freeze(model)
     for path, module in targets.items():
         n_in, n_out = sizes_of(module)
-        r, scale, weight = config.rank(path), config.scale(path), base_module(module).weight
+        r, scale, weight = config.rank(path), config.scale(path), like_of(module)
         add(model, path, name, Adapter(config, r, scale, n_in, n_out, weight, parts[path]))
     for path, other in shared.items():
         add(model, other, name, TiedAdapter(layers_of(model)[path].adapters[name]))

@@ -24,6 +24,7 @@ from lora.exact import Update
 from lora.inventory import Report, adapters, config_of, holders, layers_of, report
 from lora.layers import EmbeddingLayer, Layer
 from lora.layout import Entry, Layout
+from lora.nf4_layer import NF4Linear
 from lora.saved import Saved
 
 # --- to disk ----------------------------------------------------------------------------------------------------
@@ -84,6 +85,8 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
         for own, parameter in base._parameters.items():
             if parameter is not None:
                 found[f"{path}.{own}" if path else own] = parameter
+        if isinstance(base, NF4Linear):
+            found[f"{path}.weight"] = base  # unpacked where it is looked at, one at a time
     for path, layer in layers_of(model).items():
         if layer.merged and layer.enabled:
             found |= {
@@ -93,9 +96,13 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _on_disk(entry: Entry, weights: dict[str, Tensor]) -> Tensor:
-    parts = [weights[ours].detach() for ours in entry.ours]
+    parts = [_dense(weights[ours]) for ours in entry.ours]
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     return whole.T if entry.transposed else whole
+
+
+def _dense(weight: Tensor | NF4Linear) -> Tensor:
+    return weight.weight if isinstance(weight, NF4Linear) else weight.detach()
 
 
 def _join(path: str, entry: Entry, adapted: dict[str, Layer], name: str, weights) -> tuple[Update, tuple]:
@@ -112,7 +119,7 @@ def _join(path: str, entry: Entry, adapted: dict[str, Layer], name: str, weights
     A, blocks, magnitudes, parts = [], [], [], []
     total = sum(update.A.shape[0] for update in updates.values())
     for ours in entry.ours:
-        size, update = len(weights[ours]), updates.get(ours)
+        size, update = len(_dense(weights[ours])), updates.get(ours)
         rank = 0 if update is None else len(update.A)
         block = torch.zeros(size, total, dtype=next(iter(updates.values())).B.dtype)
         if update is not None:

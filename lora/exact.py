@@ -133,7 +133,7 @@ class Sum:
 class Merged:
     """What rounding left of the update of one weight: `changed`, the share of its `elements` that differ from before,
     and `loss` = |round(W + d) - (W + d)| / |d|, Frobenius norms: 0 all of it, 1 nothing. The dtype decides it: 16 bits
-    lose most of an update a thousand times smaller than W.
+    lose most of an update a thousand times smaller than W. `onto` says what W was.
     """
 
     name: str
@@ -141,6 +141,7 @@ class Merged:
     elements: int
     changed: float
     loss: float
+    onto: str = "the weight"
 
 
 class Rounding:

@@ -15,7 +15,7 @@ from lora.layers import EmbeddingLayer
 from lora.layout import Layout, split
 from lora.saved import Holder
 from lora.switching import refuse_merged, use
-from lora.targets import base_module, check_plain, kind_of, sizes_of
+from lora.targets import base_module, check_plain, kind_of, like_of, sizes_of
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _copy(model: nn.Module, found: Plan, name: str):
 
 
 def _adapter(stored: Stored, module: nn.Module, piece: Piece) -> Adapter:
-    like = base_module(module).weight
+    like = like_of(module)
     adapter = Adapter(stored.config, piece.B.shape[1], piece.scale, *sizes_of(module), like, piece.parts)
     if piece.magnitude is not None:
         adapter.magnitude = nn.Parameter(torch.empty_like(piece.magnitude, device=like.device, dtype=adapter.A.dtype))

@@ -12,6 +12,7 @@ from lora.adapter import joined, owners
 from lora.errors import Error
 from lora.exact import Update
 from lora.kept import Kept
+from lora.nf4_layer import NF4Linear
 from lora.product import fast, plain
 from lora.saved import Holder
 
@@ -222,6 +223,8 @@ class Conv1DLayer(Layer):
     transposed = True
 
     def _base(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        if isinstance(self.base, NF4Linear):
+            return super()._base(x, bias)
         # As Conv1D does it, less the view of the result, which nothing could be added into.
         return torch.addmm(self.base.bias if bias is None else bias, x, self.base.weight)
 

@@ -7,6 +7,8 @@ rounded off, one weight in eight, and again with every cycle.
 Nothing is changed before everything is computed and found finite. `.train()` and `.eval()` have no part in it.
 """
 
+from dataclasses import replace as replace_fields
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from lora.errors import Error
 from lora.exact import Merged, Rounding, Update
 from lora.inventory import adapters, holders, layers_of
 from lora.layers import Layer
+from lora.nf4_layer import NF4Linear
 from lora.saved import Saved
 from lora.switching import use
 
@@ -111,10 +114,17 @@ def _compute(model: nn.Module, names: tuple[str, ...]) -> dict[tuple, tuple[nn.P
 
 
 def _merge_layer(path: str, layer: Layer) -> tuple[nn.Parameter, Merged]:
+    if isinstance(layer.base, NF4Linear):
+        raise Error(
+            f"lora.merge: {path} is in four bits, which cannot hold W + (alpha/r) B A: call lora.dequantize(model) "
+            "first, and merge onto the weights it unpacks, those the adapter was trained beside"
+        )
     weight = layer.base.weight
     home = "cpu" if weight.device.type == "mps" else weight.device  # mps has no float64
     update = _sum([layer.update(name) for name in layer.active], home)
     result, report = merged_weight(weight.detach().to(home), update, path)
+    if origin := getattr(layer.base, "unpacked_from", ""):
+        report = replace_fields(report, onto=f"the weight unpacked from {origin}")
     return nn.Parameter(result.to(weight.device), requires_grad=False), report
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 from lora.config import ALL_LINEAR, Config, ends_path, named
 from lora.errors import Error, nearest
 from lora.layers import Conv1DLayer, EmbeddingLayer, Layer, LinearLayer
+from lora.nf4_layer import NF4Linear
 from lora.saved import Holder
 
 HEADS = ("lm_head", "head", "embed_out", "output_layer", "score", "classifier")  # what "all-linear" leaves out
@@ -92,6 +93,8 @@ def kind_of(module: nn.Module) -> type[Layer] | None:
         return type(module)
     if isinstance(module, nn.Linear) and type(module).__name__ != "NonDynamicallyQuantizableLinear":
         return LinearLayer  # that one is nn.MultiheadAttention's, which reads the weight and never calls it
+    if isinstance(module, NF4Linear):
+        return Conv1DLayer if module.transposed else LinearLayer
     if isinstance(module, nn.Embedding):
         return EmbeddingLayer
     if type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), nn.Parameter):
@@ -102,6 +105,8 @@ def kind_of(module: nn.Module) -> type[Layer] | None:
 def check_plain(path: str, module: nn.Module):
     """A weight that is computed, or changed by forward, can be neither merged nor left as it is."""
     base = base_module(module)
+    if isinstance(base, NF4Linear):
+        return
     if not isinstance(base.weight, nn.Parameter):
         raise Error(
             f"lora: {path}: its weight is computed (weight_norm, a parametrization): remove that, or leave it out"
@@ -119,7 +124,15 @@ def base_module(module: nn.Module) -> nn.Module:
     return module.base if isinstance(module, Holder) else module
 
 
+def like_of(module: nn.Module) -> Tensor:
+    """Something of the weight's dtype and device."""
+    base = base_module(module)
+    return base.like if isinstance(base, NF4Linear) else base.weight
+
+
 def sizes_of(module: nn.Module) -> tuple[int, int]:
+    if isinstance(base := base_module(module), NF4Linear):
+        return base.in_features, base.out_features
     rows, columns = base_module(module).weight.shape
     return (rows, columns) if kind_of(module).transposed else (columns, rows)
 
@@ -143,11 +156,13 @@ def find_tied(model: nn.Module, config: Config, targets: dict) -> dict[str, str]
     """Targets that share their weight: refused, or with tied="tie" {head: embedding} to be changed together."""
     users = {}
     for path, module in walk(model):
-        weight = getattr(base_module(module), "weight", None)
+        weight = None if isinstance(base_module(module), NF4Linear) else getattr(base_module(module), "weight", None)
         if isinstance(weight, nn.Parameter):
             users.setdefault(id(weight), []).append(path)
     together = {}
     for path, module in targets.items():
+        if isinstance(base_module(module), NF4Linear):
+            continue  # its codes are nobody else's
         others = [other for other in users[id(base_module(module).weight)] if other != path]
         if not others or config.tied == "untie":
             continue
