@@ -59,9 +59,9 @@ class Extended(nn.Module):
         # Decoding reads the prompt once, and then tokens only: no need to run an encoder at each of them.
         if not (torch.is_grad_enabled() or torch.compiler.is_compiling() or (ids >= len(self.weight)).any()):
             return F.embedding(ids, self.weight)
-        return fast(ids, self.weight, self.rows())
+        return fast(ids, self.weight, self.learned())
 
-    def rows(self) -> Tensor:
+    def learned(self) -> Tensor:
         """All learned rows, (R, C), in the order of their ids."""
         gone = self.weight.new_full((1, self.weight.shape[1]), torch.nan)
         parts = [self.prompts[name]() if name else gone.expand(length, -1) for name, length in self.spans]

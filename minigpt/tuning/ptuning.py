@@ -102,7 +102,7 @@ def attach(model: GPT, config: PTuningConfig | None = None, name: str = "default
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
     >>> print(attach(model, PTuningConfig(length=5)))  # 5 x 32 + 14 x 32^2 + 18 x 32
-    trains 15,072 of 31,552 (47.7687 %), stores 640 bytes
+    trains 15,072 of 31,552 (47.7688 %), stores 640 bytes
     """
     config = config or PTuningConfig()
     check_name(model, name)
