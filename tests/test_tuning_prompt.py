@@ -130,7 +130,9 @@ def test_either_reads_what_the_other_wrote_and_writes_the_same_texts(kind, metho
         assert (opened(input_ids=text).logits - wanted).abs().max() < 1e-5
         rows = prompt.with_prompt(ours, text[0].tolist(), "theirs")
         assert (ours(torch.tensor([rows])) - wanted).abs().max() < 1e-5
-    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    # Without a mask transformers takes every token 0 of the text for padding.
+    options = {"attention_mask": torch.ones_like(text), "eos_token_id": None, "pad_token_id": 0}
+    options |= {"max_new_tokens": 6, "do_sample": False}
     greedy = opened.generate(input_ids=text, **options)[0, -6:].tolist()
     assert generate(ours, [rows], 6, temperature=0) == [greedy]
     beams = opened.generate(input_ids=text, num_beams=3, num_return_sequences=3, **options)[:, -6:].tolist()
