@@ -29,7 +29,7 @@ def check_prompt(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: 
     if len(tokens) > context:
         raise Error(f"prompt {place} has {len(tokens)} tokens, the model's context holds {context}: shorten it")
     for token in tokens:
-        _check_id(model, token, f"prompt {place}")
+        check_read(model, token, f"prompt {place}")
     return tokens
 
 
@@ -41,6 +41,13 @@ def end_tokens(model: GPT, eos: int | Collection[int] | None) -> frozenset[int]:
     for token in ends:
         _check_id(model, token, "eos")
     return ends
+
+
+def check_read(model: GPT, token: int, where: str):
+    """`Error` if the model cannot read this id: it is neither a token nor a virtual one of a prompt it holds."""
+    knows = getattr(model.token_embedding, "knows", None)  # see tuning/extended.py
+    if token < model.config.vocab_size or knows is None or not knows(token):
+        _check_id(model, token, where)
 
 
 def _check_id(model: GPT, token: int, where: str):

@@ -2,7 +2,7 @@
 
 Shapes: N rows, V vocabulary. z are the logits, or the log-probabilities of a beam. A row's history is its own tokens
 and never padding, so a row is treated as if it were alone. A banned token gets -inf. Where nothing is to be done, the
-logits come back as they are.
+logits come back as they are. Ids from V on, of soft prompts, are never written, so nothing is done to them.
 """
 
 import math
@@ -34,7 +34,7 @@ def repetition(logits: Tensor, histories: Sequence[History], penalty: float) -> 
     >>> repetition(torch.tensor([[4.0, -4.0, 4.0]]), [SimpleNamespace(tokens=[0, 1, 1], prompt=2)], 2.0).tolist()
     [[2.0, -8.0, 4.0]]
     """
-    place = _index([history.tokens for history in histories], logits.device)
+    place = _index([_words(history.tokens, logits) for history in histories], logits.device)
     z = logits[place]
     return logits.index_put(place, torch.where(z < 0, z * penalty, z / penalty))
 
@@ -66,7 +66,12 @@ def no_repeat_ngram(logits: Tensor, histories: Sequence[History], n: int) -> Ten
     >>> no_repeat_ngram(torch.zeros(1, 3), [SimpleNamespace(tokens=[0, 2, 1, 0], prompt=1)], 2).tolist()
     [[0.0, 0.0, -inf]]
     """
-    return _ban(logits, [_completions(history.tokens, n) for history in histories])
+    return _ban(logits, [_words(_completions(history.tokens, n), logits) for history in histories])
+
+
+def _words(tokens: list[int], logits: Tensor) -> list[int]:
+    """Those that have a logit."""
+    return [token for token in tokens if token < logits.shape[-1]]
 
 
 def _completions(tokens: list[int], n: int) -> list[int]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import Error
+from minigpt.generation.checks import check_read
 from minigpt.generation.generate import generate
 from minigpt.generation.reader import evaluating, only_rows, row_aware
 from minigpt.model import GPT
@@ -71,6 +72,9 @@ def score(
     """
     texts = [_text(model, text, place) for place, text in enumerate(texts)]
     prompts = _checked_prompts(texts, prompts)
+    for place, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
+        if (highest := max(text[prompt:])) >= model.config.vocab_size:
+            raise Error(f"text {place}: {highest} is a virtual token, which has no probability: count it to its prompt")
     for module in row_aware(model):  # one adapter for each text
         if len(module.rows) != len(texts):
             raise Error(f"the model was told of {len(module.rows)} rows, to score are {len(texts)} texts: name each")
@@ -209,7 +213,5 @@ def _text(model: GPT, text: Sequence[int], place: int) -> list[int]:
     except TypeError:
         raise Error(f"text {place} is {text!r:.60}: give a list of token ids for each text") from None
     for token in (min(tokens, default=0), max(tokens, default=0)):
-        if not 0 <= token < model.config.vocab_size:
-            size = model.config.vocab_size
-            raise Error(f"text {place}: token {token} is not in the model's vocabulary of {size} tokens")
+        check_read(model, token, f"text {place}")
     return tokens

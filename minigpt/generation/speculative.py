@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from minigpt.cache import Cache
 from minigpt.errors import Error
-from minigpt.generation.checks import check_prompt, end_tokens, make_sampler
+from minigpt.generation.checks import check_prompt, check_read, end_tokens, make_sampler
 from minigpt.generation.generate import Row
 from minigpt.generation.reader import evaluating
 from minigpt.generation.sampling import Sampler, draw, row_generator
@@ -141,6 +141,8 @@ def rounds(
     if not isinstance(draft_tokens, int) or draft_tokens < 1:
         raise Error(f"draft_tokens is {draft_tokens!r}: give a whole number of at least 1")
     check_vocabulary(model, draft)
+    for token in tokens:  # virtual ones of the model's alone would mean nothing to the draft
+        check_read(draft, token, "prompt 0, for the draft")
     limit = checked_limit(model, draft, len(tokens), max_new_tokens)
     text = Row(0, tokens, len(tokens), limit, row_generator(seed, row))
     return _rounds(_Chain(model, sampler, limit), _Chain(draft, sampler, limit), text, draft_tokens, ends)
