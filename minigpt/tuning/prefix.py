@@ -127,7 +127,7 @@ class Prefixes(nn.Module):
         return torch.tensor(rows, device=device).split(1, dim=1)
 
     def joined(self, batch: int) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
-        """Keys and values of each layer (B, G, P, e), shorter prefixes padded in front, and `keep` (B, P) where any is."""
+        """Keys and values of each layer (B, G, P, e), shorter prefixes padded in front; `keep` (B, P) if any is."""
         chosen = self.chosen(batch)
         tables = {each: each() for each in self.working()}
         longest = max(map(len, tables.values()))
