@@ -17,7 +17,7 @@ def make_sampler(**fields) -> Sampler:
 
 def context_of(model: GPT) -> int:
     """How many tokens of text the model reads: all its positions, but those that virtual tokens take (see tuning/)."""
-    return model.config.context - getattr(model.hidden, "taken", 0)
+    return max(0, model.config.context - getattr(model.hidden, "taken", 0))
 
 
 def check_prompt(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int) -> list[int]:

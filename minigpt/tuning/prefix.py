@@ -14,7 +14,8 @@ Stored are 2 L P d numbers, the MLP is thrown away; with it P d + d m + m + 2 L 
 Traps. A prefix of zeros changes the model: its keys score 0 and take their share e^0 of every softmax. Keys carry no
 rotation: in a rotary model they are added after it, as PEFT does. The base's own dropout is on in training mode:
 `model.eval()` turns it off, and a prefix's with it. F has four dimensions, so that optimizer.py does not decay it.
-Attaching freezes everything else: a LoRA adapter that is to learn beside it is attached after it.
+Attaching freezes everything else, a LoRA adapter too, as lora.attach freezes a prefix: for both to learn, attach one
+after the other and say `model.prefixes.requires_grad_(True)`, with the adapter as the later one.
 """
 
 from collections.abc import Iterator
@@ -103,12 +104,12 @@ class Prefix(nn.Module):
 class Prefixes(nn.Module):
     """The prefixes of a model, by name: `model.prefixes`."""
 
-    def __init__(self, learning: frozenset[str]):
+    def __init__(self, learning: list[nn.Parameter]):
         super().__init__()
         self.held = nn.ModuleDict()
         self.active: str | None = None  # for every row, unless
         self.rows: tuple[str | None, ...] | None = None  # names one for each; generation/reader.py knows the word
-        self.learning = learning  # the base's parameters that learned before
+        self.learning = learning  # what learned before
 
     def working(self) -> list[Prefix]:
         names = dict.fromkeys((self.active,) if self.rows is None else self.rows)
@@ -152,7 +153,7 @@ def attach(model: GPT, config: PrefixConfig, name: str = "default") -> Report:
     >>> from minigpt import GPT, GPTConfig
     >>> model = GPT(GPTConfig(n_layers=2, n_heads=2, d_model=32, vocab_size=100, context=16))
     >>> print(attach(model, PrefixConfig(length=4)))
-    trains 512 of 29,696 (1.724 %), stores 2,048 bytes
+    trains 512 of 29,696 (1.7241 %), stores 2,048 bytes
     """
     weight = next(model.parameters())
     made = Prefix(config, model.config).to(weight.device, torch.promote_types(weight.dtype, torch.float32))
@@ -165,7 +166,7 @@ def _hold(model: GPT, made: Prefix, name: str) -> Report:
     if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name):
         raise Error(f"prefix: {name!r} cannot be a name: give another word without a dot")
     if not hasattr(model, "prefixes"):
-        model.prefixes = Prefixes(frozenset(key for key, weight in model.named_parameters() if weight.requires_grad))
+        model.prefixes = Prefixes([weight for weight in model.parameters() if weight.requires_grad])
         model.prefixes.train(model.training)
         model.hidden = Entrance(model)
     elif name in model.prefixes.held:
@@ -205,8 +206,8 @@ def detach(model: GPT, name: str | None = None):
     if not held:
         learning = model.prefixes.learning
         del model.prefixes, model.hidden
-        for key, weight in model.named_parameters():
-            weight.requires_grad_(key in learning)
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 def save(model: GPT, directory: str | Path, name: str = "default", base: str = ""):

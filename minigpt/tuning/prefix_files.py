@@ -2,9 +2,9 @@
 
     prompt_embeddings    (P, 2 L G e)    P virtual tokens, L layers, G key/value heads, e head size; see prefix.py
 
-An MLP is not stored, by PEFT neither: prefix_projection in a file of PEFT's says how it was trained, ours say false, so
-that PEFT can train them further. `minigpt_shift` and `minigpt_dropout` stand there where they are not PEFT's way; PEFT
-warns of them and shifts.
+An MLP is not stored, by PEFT neither: prefix_projection in a file of PEFT's says how it was trained, ours say false, as
+is true of what is there. PEFT trains no prefix that it has read; we do. `minigpt_shift` and `minigpt_dropout` stand
+there where they are not PEFT's way; PEFT warns of them and shifts.
 """
 
 import json

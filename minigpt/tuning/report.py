@@ -19,5 +19,5 @@ class Report:
 
     def __str__(self) -> str:
         total = self.parameters + self.base
-        share = f"{self.parameters:,} of {total:,} ({100 * self.parameters / max(1, total):.4g} %)"
+        share = f"{self.parameters:,} of {total:,} ({100 * self.parameters / max(1, total):.4f} %)"
         return f"trains {share}, stores {self.stored:,} bytes"
