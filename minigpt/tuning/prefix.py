@@ -13,7 +13,8 @@ Stored are 2 L P d numbers, the MLP is thrown away; with it P d + d m + m + 2 L 
 
 Traps. A prefix of zeros changes the model: its keys score 0 and take their share e^0 of every softmax. Keys carry no
 rotation: in a rotary model they are added after it, as PEFT does. The base's own dropout is on in training mode:
-`model.eval()` turns it off, and a prefix's with it. F has four dimensions, so that optimizer.py does not decay it.
+`model.eval()` turns it off, and a prefix's with it. F has four dimensions, so that optimizer.py does not decay it;
+E, W1 and W2 are matrices, and would decay: give weight_decay=0 with an MLP.
 Attaching freezes everything else, a LoRA adapter too, as lora.attach freezes a prefix: for both to learn, attach one
 after the other and say `model.prefixes.requires_grad_(True)`, with the adapter as the later one.
 """
