@@ -46,6 +46,7 @@ class Cache:
         self.keep = None  # (B, capacity) bool once a row is padded
         self.sees = None  # (B, K, capacity) bool once rows branch
         self.length = 0
+        self.prefix = 0  # how many of the entries no token stands for: see `begin`
         self.cut = 0  # the entries before it are of no use to banded layers; looked up when one of them is full
 
     def _room(self, window: int | None) -> int:
@@ -55,6 +56,29 @@ class Cache:
     def nbytes(self) -> int:
         """Of keys and values, free room included."""
         return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def read(self) -> int:
+        """How many tokens are in; a prefix is none."""
+        return max(0, self.length - self.prefix)
+
+    def begin(self, keys: list[Tensor], values: list[Tensor], keep: Tensor | None = None):
+        """Write a prefix into the empty cache: keys and values of each layer (B, G, P, D), `keep` (B, P) as elsewhere.
+
+        It makes its own room. To whoever reads on it is a past like any other: banded layers see the end of it.
+        """
+        if self.length:
+            raise Error(f"Cache: a prefix comes first, found {self.length} entries before it: begin a new cache")
+        length, grown = keys[0].shape[2], keys[0].shape[2] - self.prefix
+        with torch.inference_mode(False):  # it will be written to outside, too
+            for layer in self.layers:
+                layer.resize(layer.keys.shape[2] + max(0, grown), 0)
+            self.keep = None if self.keep is None else F.pad(self.keep, (0, max(0, grown)))
+        self.capacity, self.prefix = self.capacity + max(0, grown), length
+        self.extend_keep(keep, self.batch, length)
+        for layer, (k, v) in enumerate(zip(keys, values, strict=True)):
+            self.update(layer, k.to(self.layers[layer].keys.dtype), v.to(self.layers[layer].keys.dtype))
+        self.advance(length)
 
     def extend_keep(self, keep: Tensor | None, batch: int, time: int) -> Tensor | None:
         """Make room for T tokens, of which `keep` (B, T) says what is real; returns what is seen of all L + T:
@@ -131,12 +155,13 @@ class Cache:
 
     def back(self, length: int):
         """Forget what was read after the first `length` tokens, if anything: nobody sees it, and it is written over.
+        A prefix stays.
 
-        A banded layer that no longer has what it would look at there makes it forget all: see what `length` is then.
+        A banded layer that no longer has what it would look at there makes it forget all: see what `read` is then.
         """
         if self.sees is not None:
             raise Error("Cache: branches have no common way back: begin a new cache")
-        length = min(self.length, length)
+        length = min(self.length, self.prefix + length)
         starts = [layer.start for layer in self.layers]
         if any(starts) and max(starts) > self._oldest(length):
             length = 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import Error
-from minigpt.generation.checks import check_prompt, end_tokens, make_sampler
+from minigpt.generation.checks import check_prompt, context_of, end_tokens, make_sampler
 from minigpt.generation.compiled import kind_of_reader
 from minigpt.generation.constraints import Banks
 from minigpt.generation.sampling import Sampler
@@ -134,4 +134,4 @@ def _run(model: GPT, searches: list[Search], reader: type):
 
 def _search(model: GPT, prompt, place: int, rules: Rules, sampler: Sampler, max_new_tokens: int) -> Search:
     tokens = check_prompt(model, prompt, place, max_new_tokens)
-    return Search(place, tokens, min(max_new_tokens, model.config.context + 1 - len(tokens)), rules, sampler)
+    return Search(place, tokens, min(max_new_tokens, context_of(model) + 1 - len(tokens)), rules, sampler)

@@ -15,9 +15,14 @@ def make_sampler(**fields) -> Sampler:
     return Sampler(**fields)
 
 
+def context_of(model: GPT) -> int:
+    """How many tokens of text the model reads: all its positions, but those that virtual tokens take (see tuning/)."""
+    return max(0, model.config.context - getattr(model.hidden, "taken", 0))
+
+
 def check_prompt(model: GPT, prompt: Sequence[int], place: int, max_new_tokens: int) -> list[int]:
     """The prompt as a list of ids of the model's; or `Error`."""
-    context = model.config.context
+    context = context_of(model)
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise Error(f"max_new_tokens is {max_new_tokens!r}: give a whole number of at least 1")
     try:

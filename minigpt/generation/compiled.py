@@ -51,7 +51,10 @@ class CompiledReader(Reader):
         self.cache = Cache(dense, len(prompts), size, dtype=weight.dtype, device=weight.device)
         self._resize(size)
         self.live, self.width = list(range(len(prompts))), 1
-        return read_last(self.model, tokens, keep, self.cache, self.places)
+        logits = read_last(self.model, tokens, keep, self.cache, self.places)
+        if self.cache.capacity > size:  # a prefix has made room for itself
+            self._resize(bucket(self.cache.capacity))
+        return logits
 
     def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
         asked = len(tokens[0])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Generator, Tensor
 
 from minigpt.errors import Error
-from minigpt.generation.checks import check_prompt, end_tokens, make_sampler
+from minigpt.generation.checks import check_prompt, context_of, end_tokens, make_sampler
 from minigpt.generation.compiled import kind_of_reader
 from minigpt.generation.reader import Memory, Reader, row_aware
 from minigpt.generation.sampling import Sampler, row_generator
@@ -144,7 +144,7 @@ class _Batch:
     """Rows as branches of a reader: those that begin with the same text share its prompt."""
 
     def __init__(self, model: GPT, rows: list[Row], reader: type, memory: Memory | None):
-        self.context = model.config.context
+        self.context = context_of(model)
         apart = bool(row_aware(model))  # then rows of the same text may have another adapter each
         alike: dict[tuple, list[Row]] = {}
         for row in rows:
@@ -210,5 +210,5 @@ def _row(model: GPT, prompt, place: int, first: int, max_new_tokens: int, seed: 
     tokens = check_prompt(model, prompt, place, max_new_tokens)
     limit = len(tokens) + max_new_tokens
     if not slide:
-        limit = min(limit, model.config.context + 1)
+        limit = min(limit, context_of(model) + 1)
     return Row(place, tokens, len(tokens), limit, row_generator(seed, first + place))

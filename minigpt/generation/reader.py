@@ -74,7 +74,7 @@ class Reader:
 
     def _wasted(self) -> int:
         """Entries that no branch of any prompt sees: compacting would free so many."""
-        written = self.cache.length - self.prompt
+        written = self.cache.read - self.prompt
         if written <= FORGET or written % FORGET:  # not worth counting at each step
             return 0
         seen = self.cache.sees[:, :, : self.cache.length].any(1).sum(1)
@@ -111,7 +111,7 @@ class Memory(Reader):
         ):  # the last one is always read
             known += 1
         self.cache.back(known)
-        known = self.cache.length
+        known = self.cache.read
         self.text = text[:known]  # should reading fail, what was read stays true
         logits = read_last(self.model, torch.tensor([text[known:]]), None, self.cache, self.places)
         self.text = list(text)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minigpt.errors import Error
-from minigpt.generation.checks import check_read
+from minigpt.generation.checks import check_read, context_of
 from minigpt.generation.generate import generate
 from minigpt.generation.reader import evaluating, only_rows, row_aware
 from minigpt.model import GPT
@@ -78,7 +78,7 @@ def score(
     for module in row_aware(model):  # one adapter for each text
         if len(module.rows) != len(texts):
             raise Error(f"the model was told of {len(module.rows)} rows, to score are {len(texts)} texts: name each")
-    windows = _windows(texts, prompts, model.config.context, stride)
+    windows = _windows(texts, prompts, context_of(model), stride)
     logprobs = [[0.0] * len(text) for text in texts]
     for batch in _batches(windows):
         with evaluating(model), only_rows(model, [window.place for window in batch]):
@@ -116,7 +116,7 @@ def best_of_n(
         raise Error(f"n is {n!r}: give a whole number of at least 1")
     prompt = list(prompt)
     written = generate(model, [prompt] * n, max_new_tokens, seed=seed, eos=eos, **options)
-    texts, stride = [prompt + new for new in written], max(1, model.config.context // 2)  # for overflow="slide"
+    texts, stride = [prompt + new for new in written], max(1, context_of(model) // 2)  # for overflow="slide"
     scores = score(model, texts, [len(prompt)] * n, stride)
     return sorted(zip(written, scores, strict=True), key=lambda pair: getattr(pair[1], by), reverse=True)
 

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from minigpt.cache import Cache
 from minigpt.errors import Error
-from minigpt.generation.checks import check_prompt, check_read, end_tokens, make_sampler
+from minigpt.generation.checks import check_prompt, check_read, context_of, end_tokens, make_sampler
 from minigpt.generation.generate import Row
 from minigpt.generation.reader import evaluating
 from minigpt.generation.sampling import Sampler, draw, row_generator
@@ -158,7 +158,7 @@ class _Chain:
 
     def read(self, text: Row, places: int) -> Tensor:
         """Read what is new of the text; what the next token is drawn from after its last places, (places, V)."""
-        new = torch.tensor([text.tokens[self.cache.length :]], device=self.cache.device)
+        new = torch.tensor([text.tokens[self.cache.read :]], device=self.cache.device)
         with evaluating(self.model):
             logits = self.model.head(self.model.hidden(new, cache=self.cache)[0, -places:])
         first = len(text.tokens) - places + 1
@@ -223,10 +223,10 @@ def check_vocabulary(model: GPT, draft: GPT):
 
 def checked_limit(model: GPT, draft: GPT, prompt: int, max_new_tokens: int) -> int:
     """How many tokens a text may become, its prompt included; `Error` if the draft cannot follow so far."""
-    limit = min(prompt + max_new_tokens, model.config.context + 1)
-    if draft.config.context < limit - 2:  # the last two are never read by the draft
+    limit = min(prompt + max_new_tokens, context_of(model) + 1)
+    if context_of(draft) < limit - 2:  # the last two are never read by the draft
         raise Error(
-            f"the draft's context holds {draft.config.context} tokens, this text may need {limit - 2}: "
+            f"the draft's context holds {context_of(draft)} tokens, this text may need {limit - 2}: "
             "give a draft with a longer context, or lower max_new_tokens"
         )
     return limit

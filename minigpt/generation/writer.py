@@ -11,6 +11,7 @@ from pathlib import Path
 
 from minigpt.errors import Error
 from minigpt.generation.beams import beam_search
+from minigpt.generation.checks import context_of
 from minigpt.generation.constraints import OneOf, StartsWith
 from minigpt.generation.generate import generate, stream
 from minigpt.generation.scoring import best_of_n, score
@@ -67,7 +68,7 @@ class Writer:
         ids = [self.tokenizer.eot] * eot + self.tokenizer.encode(prompt)
         if not ids:
             raise Error(f"{where} is empty: write something, or leave out --no-eot")
-        if len(ids) > (context := self.model.config.context):
+        if len(ids) > (context := context_of(self.model)):
             raise Error(f"{where} has {len(ids)} tokens, the model's context holds {context}: shorten it")
         if self.draft:
             checked_limit(self.model, self.draft, len(ids), self.steering.max_new_tokens)

@@ -17,6 +17,7 @@ def through(block: nn.Module, x: Tensor, mask=None, turn=None, cache=None) -> Te
     >>> model = GPT(GPTConfig(n_layers=2, n_heads=2, d_model=32, vocab_size=100, context=16))
     >>> model.through = through
     """
-    if cache is not None or not is_grad_enabled():
+    written = cache is not None and not getattr(cache, "constant", False)  # a prefix is only read: it may be, twice
+    if written or not is_grad_enabled():
         return block(x, mask, turn, cache)
-    return checkpoint(block, x, mask, turn, use_reentrant=False, preserve_rng_state=True)
+    return checkpoint(block, x, mask, turn, cache, use_reentrant=False, preserve_rng_state=True)
