@@ -57,6 +57,7 @@ def in_transformers(task, kind):
         weights[entry.name] = whole.T if entry.transposed else whole
     name = "tokens_embed.weight" if kind == "gpt1" else "wte.weight"
     weights = {key.removeprefix("transformer."): tensor.detach().contiguous() for key, tensor in weights.items()}
+    weights.pop("lm_head.weight", None)
     theirs.transformer.load_state_dict(weights | {name: rows.detach()}, strict=True)
     theirs.tie_weights()
     return theirs
