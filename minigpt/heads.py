@@ -10,12 +10,10 @@ Shapes: B examples, N sequences each, S = B N, T time, C channels, K classes, V 
     P(y | x) = softmax(h W_y + b)     h (C,): what the LM head would read at the extract token        (eq. 3)
     L3 = L2 + lambda L1               L2 = -log P(y | x), L1 = the loss of the next token              (eq. 5)
 
-The transformer does not change (section 3.3). The three words are rows V, V + 1, V + 2, learned and kept here, not
-in the model: they come in by its opening `embeds`, and the head of L1 can name them too, as in the authors' code.
-New numbers: K C + K + 3 C, with K = 1 for choice.
-
-Which mean L1 is differs. "token": over all tokens of the batch (transformers). "sequence": first over the tokens of
-each sequence, then over sequences (the authors' code, train.py), where a short text counts as much as a long one.
+The transformer does not change (section 3.3). The three words are rows V, V + 1, V + 2, learned and kept here: they
+come in by the model's opening `embeds`, and the head of L1 can name them too, as in the authors' code. New numbers:
+K C + K + 3 C, with K = 1 for choice. L1 is a mean over all tokens of the batch ("token": transformers), or over the
+tokens of each sequence and then over sequences ("sequence": the authors' code), a short text counting as a long one.
 Padding may be on either side: `keep` says where, and the extract token is found by what it is, not by where.
 """
 
