@@ -1,0 +1,74 @@
+"""What a method learned, on disk: NAME_config.json, which names the method, and NAME_model.safetensors.
+
+For methods PEFT has no format for. Read strictly: what is unknown, missing or of another shape is an error.
+"""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from torch import Tensor
+
+from minigpt.errors import Error, nearest
+from minigpt.files import write_atomic
+from minigpt.tensor_files import write_tensors
+
+
+def write(directory: str | Path, method: str, config, tensors: dict[str, Tensor], name: str = "adapter"):
+    """Each file whole or not at all; `config` is a dataclass of plain values."""
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise Error(f"{directory}: not saved: {key} holds NaN or infinity")
+    directory = Path(directory)
+    plain = {key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}
+    write_tensors(directory / f"{name}_model.safetensors", plain)
+    text = json.dumps({"method": method} | asdict(config), indent=2) + "\n"
+    write_atomic(directory / f"{name}_config.json", text)
+
+
+def read_config(directory: str | Path, method: str, kind: type, name: str = "adapter"):
+    """The config, a `kind`."""
+    file = Path(directory) / f"{name}_config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Error(f"{file}: not found: give a directory that {method}.save has written") from None
+    except (OSError, ValueError, RecursionError):
+        raise Error(f"{file}: not readable as JSON: save it again") from None
+    found = values.pop("method", None) if isinstance(values, dict) else None
+    if found != method:
+        raise Error(f'{file}: expected "method": {method!r}, found {found!r}: it was written by something else')
+    known = {field.name for field in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise Error(f"{file}: unknown key {key!r}: {nearest(key, known)}")
+    if missing := known - values.keys():
+        raise Error(f"{file}: lacks the key {min(missing)!r}: save it again")
+    try:
+        return kind(**values)
+    except TypeError:
+        raise Error(f"{file}: a value is of the wrong type: save it again") from None
+
+
+def read_tensors(directory: str | Path, shapes: dict[str, tuple], name: str = "adapter") -> dict[str, Tensor]:
+    """Exactly the tensors of `shapes`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = Path(directory) / f"{name}_model.safetensors"
+    try:
+        found = load_file(file)
+    except FileNotFoundError:
+        raise Error(f"{file}: not found: save it again") from None
+    except (SafetensorError, OSError) as problem:
+        raise Error(f"{file}: not a readable safetensors file ({problem})") from None
+    if odd := found.keys() ^ shapes.keys():
+        what = "holds a tensor this model has no place for" if min(odd) in found else "lacks the tensor"
+        raise Error(f"{file}: {what}: {min(odd)}: it belongs to a model of another shape")
+    for key, tensor in found.items():
+        if tuple(tensor.shape) != tuple(shapes[key]) or not tensor.is_floating_point():
+            have = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+            raise Error(f"{file}: {key} is {have}, expected {tuple(shapes[key])}: it belongs to another model")
+        if not tensor.isfinite().all():
+            raise Error(f"{file}: {key} holds NaN or infinity: training diverged, or the file is damaged")
+    return found
