@@ -14,6 +14,7 @@ from minigpt.training.loop import train_step
 from minigpt.training.muon import COEFFICIENTS, Muon, orthogonalize, plain
 from minigpt.training.optimizer import load_state_by_name, make_groups, make_optimizer, state_by_name
 from minigpt.training.options import LoopConfig, OptimizerConfig
+from minigpt.tuning import prefix, prompt
 
 
 @pytest.fixture(autouse=True)
@@ -234,6 +235,18 @@ def test_embeddings_and_head_learn_at_a_rate_of_their_own(tied):
     }
     assert moved["token_embedding.weight"] == pytest.approx(3e-3, rel=1e-3)
     assert moved["blocks.0.mlp.up_proj.weight"] == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_virtual_tokens_and_prefixes_do_not_decay(method):
+    model = tiny()
+    if method == "prompt":
+        prompt.attach(model, prompt.PromptConfig(length=3))
+    else:
+        prefix.attach(model, prefix.PrefixConfig(length=3, hidden=4))
+    groups = make_groups(model, OptimizerConfig(weight_decay=0.5))
+    assert [group["name"] for group in groups] == ["vectors"] and groups[0]["weight_decay"] == 0.0
+    assert len(groups[0]["params"]) == sum(weight.requires_grad for weight in model.parameters())
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])

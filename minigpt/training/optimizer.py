@@ -40,14 +40,18 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 
 
 def make_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """What learns, each weight once: embeddings with the head, other matrices, and vectors, which do not decay."""
+    """What learns, each weight once: embeddings with the head, other matrices, and vectors, which do not decay.
+
+    Virtual tokens and prefixes of a tuning method are vectors, however they are stored.
+    """
     ends = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     ends |= {id(weight) for name, weight in model.named_parameters() if name == "head.weight"}
     weights = {"embeddings": [], "matrices": [], "vectors": []}
-    for weight in model.parameters():
+    for name, weight in model.named_parameters():
         if weight.requires_grad:
-            kind = "embeddings" if id(weight) in ends else "matrices" if weight.ndim == 2 else "vectors"
-            weights[kind].append(weight)
+            virtual = name.startswith("prefixes.") or name.endswith(".table")
+            matrix = weight.ndim == 2 and not virtual
+            weights["embeddings" if id(weight) in ends else "matrices" if matrix else "vectors"].append(weight)
     groups = [
         {"name": "embeddings", "lr_scale": config.embed_lr, "weight_decay": config.weight_decay},
         {"name": "matrices", "lr_scale": 1.0, "weight_decay": config.weight_decay},
