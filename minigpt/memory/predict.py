@@ -9,6 +9,7 @@ peak          static + the larger of  activations + loss  and  gradients
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
+from minigpt import sliding
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
 from minigpt.loss import chunk_rows
@@ -96,7 +97,6 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
     hidden = walk.model()
     learning = list(plan.learning())
     loss, logits = _loss(config, job, plan, job.batch * length, hidden.learns)
-    entries = job.batch * (length + virtual)
     return Prediction(
         weights=_share((tensor.nbytes for tensor in plan.all()), share),
         gradients=_share((tensor.nbytes for tensor in learning), share),
@@ -106,7 +106,7 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
         loss=loss,
         logits=logits,
         temporary=_temporary(config, job, walk.tokens, loss),
-        cache=2 * config.n_layers * entries * config.n_kv_heads * config.d_head * job.compute_bytes,
+        cache=_cache(config, length + virtual) * job.batch * job.compute_bytes,
         parameters=sum(tensor.numel for tensor in plan.all()),
         learning=sum(tensor.numel for tensor in learning),
         accumulates=job.accumulate > 1,
@@ -164,6 +164,13 @@ def _state(name: str, tensor: Tensor, job: Job) -> int:
     if job.optimizer == "momentum" or (job.optimizer == "muon" and matrix):
         return tensor.nbytes
     return 2 * tensor.nbytes + STEP
+
+
+def _cache(config: GPTConfig, capacity: int) -> int:
+    """Numbers of a row's keys and values; a banded layer has room for its window twice, or for all if that is less."""
+    windows = [config.layer_window(layer) for layer in range(config.n_layers)]
+    entries = sum(capacity if window is None else min(capacity, sliding.room(window)) for window in windows)
+    return 2 * entries * config.n_kv_heads * config.d_head
 
 
 def _loss(config: GPTConfig, job: Job, plan: Plan, tokens: int, learns: bool) -> tuple[int, int]:

@@ -39,7 +39,7 @@ from minigpt.training.report import loss_lines, write_report
 from minigpt.training.streams import stream_seed
 from minigpt.training.throughput import flops_per_token, measure_peak, table
 
-TOKENS_A_PARAMETER = 0.1  # that a model should read at least, for --size auto
+TOKENS_A_PARAMETER = 0.5  # that a model should read at least, for --size auto
 UTILISATION = 0.4  # of the peak, in a step of the default shape and optimizer
 
 
