@@ -22,7 +22,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def choose(precision: str, device: torch.device) -> str:
     """What "auto" means on this device: bf16 where it has units for it, else fp32.
 
-    A CPU without them takes up to a hundred times as long for a bf16 product. With them a whole step of the small
+    A CPU without them takes far longer for a bf16 product than for one in fp32. With them a whole step of the small
     sizes takes two thirds of its time (docs/precision.md).
     """
     if precision != "auto":
