@@ -178,8 +178,9 @@ def build(options: Options, ranks) -> tuple[Options, Pieces]:
     shape, optimizing = compose.find_init(shape), optimizing.decided(new=shape.init is None)
     ranks.check(batching.batch_size, loop.accumulate)
     tokens, tokenizer = ranks.first(partial(compose.open_data, data, shape, run))
-    size = compose.choose_size(shape, batching.minutes, tokens.vocab_size, run.device)
-    shape = shape.sized(tuple(SIZES)[ranks.agree(tuple(SIZES).index(size))])
+    if shape.init is None and shape.size == "auto":
+        size = compose.choose_size(shape, batching.minutes, tokens.vocab_size, run.device)
+        shape = replace(shape, size=tuple(SIZES)[ranks.agree(tuple(SIZES).index(size))])
     model = compose.make_model(shape, tokens, loop.seed, run.device)
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
     weights = WholeModel(model, **ids) if method.method == "full" else Adapter(model, shape.init, method, loop.seed)

@@ -40,8 +40,7 @@ from minigpt.training.options import BatchConfig, ComputeConfig, LoopConfig, Opt
 from minigpt.training.schedule import ScheduleConfig, learning_rate  # noqa: E402
 
 SIZE = "--n-layers 6 --n-heads 6 --d-model 384 --context 256"
-GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --optimizer adamw --schedule cosine --final-lr 0.1 --warmup 50"
-FP32 = "--precision fp32"  # as nanoGPT on a CPU
+GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --optimizer adamw --schedule cosine --final-lr 0.1 --warmup 50 --precision fp32"
 RATES = ("5e-4", "1e-3", "2e-3")
 SHARES = (0.25, 1 / 3, 0.5)  # of the minutes, for ours: until it is as good
 FIELDS = {
@@ -94,7 +93,7 @@ class Run:
 
 def pace(tokens, rounds: int) -> dict[str, float]:
     """Median seconds of a step of both recipes, measured in turn."""
-    runs = {"gpt2": Run(f"{GPT2} {FP32}", tokens, 0), "ours": Run(SIZE, tokens, 0)}
+    runs = {"gpt2": Run(GPT2, tokens, 0), "ours": Run(SIZE, tokens, 0)}
     seconds = {name: [] for name in runs}
     for number in tqdm(range(rounds), desc="pace"):
         for name, run in runs.items():
@@ -135,9 +134,7 @@ def main():
         minutes = options.minutes * share
         steps = round(60 * minutes / seconds[kind])
         path = out / f"{recipe} {minutes:.1f} minutes, seed {options.seed}.json".replace(" ", "_")
-        found = remembered(
-            path, lambda: quality(recipe if kind == "ours" else f"{recipe} {FP32}", steps, tokens, options.seed)
-        )
+        found = remembered(path, lambda: quality(recipe, steps, tokens, options.seed))
         rows.append((kind, recipe, minutes, steps, found))
         print(f"{kind}, {minutes:.1f} minutes: {found}", file=sys.stderr, flush=True)
         return found["bits_per_byte"]

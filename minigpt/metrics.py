@@ -10,13 +10,13 @@ Shapes: N examples, K classes.
 Accuracy is won by naming the common class; macro-F1 counts a rare diagnosis as much as a common one.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from minigpt import svg
 from minigpt.errors import Error
 
 
@@ -72,8 +72,6 @@ def draw(matrix: Tensor, names: Sequence[str] | None = None) -> str:
     >>> draw(torch.tensor([[3, 1], [0, 2]]), ["benign", "malignant"])[:4]
     '<svg'
     """
-    # The object interface, not pyplot: no global state, no window system.
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     n = len(matrix)
@@ -91,8 +89,4 @@ def draw(matrix: Tensor, names: Sequence[str] | None = None) -> str:
     axes.set_xticks(range(n), names, parse_math=False, rotation=30, ha="right")
     axes.set_yticks(range(n), names, parse_math=False)
     axes.set(xlabel="answer", ylabel="truth")
-    buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "confusion"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg.text_of(figure, salt="confusion")

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from processing import chi_square_p
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.generation import logits_process
 
@@ -147,16 +148,6 @@ def test_filters_in_transformers_order():
     expected = logits_process.TopKLogitsWarper(30)(None, expected)
     expected = logits_process.TopPLogitsWarper(0.6)(None, expected).softmax(-1)
     assert torch.allclose(Sampler(temperature=1.7, top_k=30, top_p=0.6).probabilities(z), expected, atol=5e-6)
-
-
-def chi_square_p(counts, expected):
-    """Upper tail of the chi-square test; cells with an expectation under 5 are pooled."""
-    small = expected < 5
-    counts = torch.cat([counts[~small], counts[small].sum()[None]])
-    expected = torch.cat([expected[~small], expected[small].sum()[None]])
-    keep = expected > 0
-    statistic = ((counts - expected)[keep] ** 2 / expected[keep]).sum()
-    return torch.special.gammaincc((keep.sum() - 1) / 2, statistic / 2).item()
 
 
 def test_draws_follow_the_probabilities_over_rows_and_steps():

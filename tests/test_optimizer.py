@@ -237,6 +237,12 @@ def test_embeddings_and_head_learn_at_a_rate_of_their_own(tied):
     assert moved["blocks.0.mlp.up_proj.weight"] == pytest.approx(1e-3, rel=1e-3)
 
 
+def test_auto_is_muon_for_a_new_model_and_adamw_for_one_that_has_learned():
+    auto = OptimizerConfig(weight_decay=0.2)
+    assert [auto.decided(new).optimizer for new in (True, False)] == ["muon", "adamw"]
+    assert auto.decided(True).weight_decay == 0.2 and OptimizerConfig(optimizer="sgd").decided(True).optimizer == "sgd"
+
+
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
 def test_virtual_tokens_and_prefixes_do_not_decay(method):
     model = tiny()

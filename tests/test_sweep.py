@@ -83,7 +83,7 @@ def test_table_has_the_best_first_and_what_diverged_last():
 def test_picture_is_drawn_of_numbers_of_words_and_of_runs_without_an_evaluation():
     for each in (outcomes(), [Outcome({"schedule": name}, [(1, 2.0)], 1.0) for name in ("wsd", "cosine")]):
         svg = picture(each)
-        assert svg.lstrip().startswith("<?xml") and "validation bits per byte" in svg and svg == picture(each)
+        assert svg.startswith("<svg") and "validation bits per byte" in svg and svg == picture(each)
 
 
 def test_end_to_end(tmp_path):

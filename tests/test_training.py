@@ -12,12 +12,13 @@ from minigpt import GPT, Error, GPTConfig
 from minigpt.corpus.batches import Batches
 from minigpt.loss import IGNORE, cross_entropy
 from minigpt.memory import Job
+from minigpt.training import compose
 from minigpt.training.checkpoint import Progress
 from minigpt.training.estimate import first_loss, memory_bytes, unigram_entropy
 from minigpt.training.evaluate import evaluate
 from minigpt.training.loop import Hooks, fit, train_step
 from minigpt.training.optimizer import load_state_by_name, make_optimizer, state_by_name
-from minigpt.training.options import LoopConfig, OptimizerConfig
+from minigpt.training.options import SIZES, LoopConfig, OptimizerConfig, ShapeConfig
 from minigpt.training.schedule import ScheduleConfig, learning_rate
 from minigpt.training.streams import stream_seed
 
@@ -298,3 +299,25 @@ def test_report_is_one_file_and_shows_hostile_samples_as_text(tmp_path):
     assert "<script" not in page and "&lt;script&gt;" in page and "咳嗽" in page
     assert page.count("<svg") == 4 and "ln V = 8.32" in page and "1,234,567" in page
     assert 'src="http' not in page and "<link" not in page
+
+
+def test_a_size_is_chosen_that_has_read_enough_in_its_time(monkeypatch):
+    """A machine of 1e12 FLOPs a second: the longer it has, the larger."""
+    monkeypatch.setattr(compose, "measure_peak", lambda device, dtype: 1e12)
+    found = [compose.choose_size(ShapeConfig(), minutes, 512, "cpu") for minutes in (4**k / 100 for k in range(9))]
+    order = list(SIZES)
+    assert found[0] == "tiny" and found[-1] == "large" and set(found) == set(order)
+    assert [order.index(size) for size in found] == sorted(order.index(size) for size in found)
+    assert compose.choose_size(ShapeConfig(), None, 512, "cpu") == "small"
+    assert compose.choose_size(ShapeConfig(d_model=64), 1000, 512, "cpu") == "small"
+    config = ShapeConfig(size=found[4]).model_config(512)
+    tokens = 60 * 4**4 / 100 * compose.UTILISATION * 1e12 / compose.flops_per_token(GPT(config), config.context)
+    assert tokens >= compose.TOKENS_A_PARAMETER * sum(w.numel() for w in GPT(config).parameters())
+
+
+def test_size_fills_what_is_not_given():
+    assert ShapeConfig(size="medium", n_layers=2).model_config(100).n_layers == 2
+    assert ShapeConfig(size="medium", n_layers=2).model_config(100).d_model == 384
+    assert ShapeConfig().model_config(100).d_model == 256
+    with pytest.raises(Error, match="did you mean 'medium'"):
+        ShapeConfig(size="medum")

@@ -52,7 +52,7 @@ DAMAGES = {
     "num_transformer_submodules is 2": {"num_transformer_submodules": 2},
     "unknown key 'encoder_dropout'": {"encoder_dropout": 0.0},
     "holds ['other', 'prompt_embeddings']": {"tensors": {"other": torch.zeros(1)}},
-    "or values that are not finite": {"tensors": {"prompt_embeddings": torch.full((3, 32), torch.inf)}},
+    "NaN or infinity": {"tensors": {"prompt_embeddings": torch.full((3, 32), torch.inf)}},
     "holds torch.int64": {"tensors": {"prompt_embeddings": torch.ones(3, 32, dtype=torch.int64)}},
 }
 

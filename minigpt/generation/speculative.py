@@ -78,13 +78,7 @@ def speculate(
     prompt: Sequence[int],
     max_new_tokens: int = 64,
     draft_tokens: int = 4,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    eos: int | Collection[int] | None = None,
-    row: int = 0,
-    **sampling,
+    **options,
 ) -> Speculated:
     """The new tokens of one prompt, with the probabilities of `generate(model, ...)`; `draft` only makes it faster.
 
@@ -95,7 +89,7 @@ def speculate(
         (1 - a^(n+1)) / (1 - a)   tokens        (Leviathan et al., equation 1)
 
     at the price of n readings of the draft: a large model with a draft that is much smaller and often right. The two
-    have the same tokenizer. Limits, `eos`, `sampling` and errors are those of `generate`. Functions in `extra` are
+    have the same tokenizer. Limits, `options` and errors are those of `generate` (see `rounds`). Functions in `extra` are
     also asked about texts that the draft proposed and the model will refuse; a text after which every token is banned
     raises `Error` even there.
 
@@ -105,8 +99,8 @@ def speculate(
     >>> len(speculate(model, draft, [1, 2, 3], max_new_tokens=5).tokens)
     5
     """
-    tally, limits = Tally(), (max_new_tokens, draft_tokens)
-    found = rounds(model, draft, prompt, *limits, temperature, top_k, top_p, seed, eos, row, **sampling)
+    tally = Tally()
+    found = rounds(model, draft, prompt, max_new_tokens, draft_tokens, **options)
     tokens = [token for each in found for token in tally.count(each)]
     return Speculated(tokens, tally.accepted, tally.readings)
 

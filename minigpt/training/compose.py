@@ -65,20 +65,18 @@ def find_init(shape: ShapeConfig) -> ShapeConfig:
 
 
 def choose_size(shape: ShapeConfig, minutes: float | None, vocab_size: int, device: str) -> str:
-    """--size auto: of those that read at least `TOKENS_A_PARAMETER` tokens a parameter in the time the largest.
+    """--size auto: the largest that reads at least `TOKENS_A_PARAMETER` tokens a parameter in the time, or tiny.
 
     What is too large for its time has not begun to use its parameters; docs/training.md has the measurement.
     """
-    sizes = [size for size in SIZES if size != "tiny"]
-    given = (shape.n_layers, shape.n_heads, shape.d_model) != (None, None, None)
-    if shape.size != "auto" or minutes is None or shape.init is not None or given:
+    if minutes is None or (shape.n_layers, shape.n_heads, shape.d_model) != (None, None, None):
         return "small"
-    peak = measure_peak(pick_device(device), torch.float32)
-    for size in reversed(sizes):
+    flops = 60 * minutes * UTILISATION * measure_peak(pick_device(device), torch.float32)
+    for size in reversed(SIZES):
         with torch.device("meta"):
             model = GPT(shape.sized(size).model_config(vocab_size))
-        tokens = 60 * minutes * UTILISATION * peak / flops_per_token(model, model.config.context)
-        if tokens >= TOKENS_A_PARAMETER * sum(weight.numel() for weight in model.parameters()):
+        n_parameters = sum(weight.numel() for weight in model.parameters())
+        if flops / flops_per_token(model, model.config.context) >= TOKENS_A_PARAMETER * n_parameters:
             return size
     return "tiny"
 

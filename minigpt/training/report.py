@@ -1,10 +1,10 @@
 """report.html: one file that shows a run to a person. Curves, samples, configuration, parameters, memory."""
 
-import io
 import math
 from importlib import resources
 from pathlib import Path
 
+from minigpt import svg
 from minigpt.files import write_atomic
 from minigpt.training.log import read_metrics
 
@@ -73,8 +73,6 @@ def _figures(trained: list[dict], evaluated: list[dict], lines: dict[str, float]
 
 def draw(label: str, curves: list[tuple], lines: dict[str, float], across: str = "step") -> str:
     """An SVG of curves (name, x, y, colour) and named flat lines."""
-    # The object interface, not pyplot: no global state, no window system.
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -88,11 +86,7 @@ def draw(label: str, curves: list[tuple], lines: dict[str, float], across: str =
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=8)
-    buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg.text_of(figure, salt=label)
 
 
 def _table(title: str, rows: dict) -> dict:

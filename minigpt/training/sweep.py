@@ -7,7 +7,6 @@ Each run is train.py in a process of its own, in a directory named after its val
 repeated. A run that diverges is a finding, not a failure: it is in the table, with its last finite loss.
 """
 
-import io
 import itertools
 import json
 import math
@@ -17,6 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from minigpt import svg
 from minigpt.cli import parse, run
 from minigpt.errors import Error
 from minigpt.files import write_atomic
@@ -118,7 +118,7 @@ def picture(outcomes: list[Outcome]) -> str:
 
     Colours go from dark to light in the order of the values; a run that diverged is a cross at the top.
     """
-    from matplotlib import colormaps, rc_context
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -132,10 +132,7 @@ def picture(outcomes: list[Outcome]) -> str:
     _ends(right, name, outcomes)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "sweep"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return svg.text_of(figure, salt="sweep")
 
 
 def _ends(axes, name: str, outcomes: list[Outcome]):

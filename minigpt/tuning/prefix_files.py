@@ -10,12 +10,12 @@ there where they are not PEFT's way; PEFT warns of them and shifts.
 import json
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from minigpt.errors import Error, nearest
 from minigpt.files import write_atomic
 from minigpt.tensor_files import write_tensors
+from minigpt.tuning.strict import read_json, read_tensors
 
 CONFIG, TENSORS, KEY = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 DEFAULTS = {  # of PEFT's PrefixTuningConfig; what says something about F is checked by `read`
@@ -71,37 +71,17 @@ def read(directory: str | Path, layers: int, heads: int, size: int) -> tuple[Ten
 
 
 def _read_config(file: Path) -> dict:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Error(f"{file}: not found: give the directory that a prefix was saved to") from None
-    except (ValueError, OSError, RecursionError) as problem:
-        raise Error(f"{file}: not readable as JSON ({problem})") from None
-    if not isinstance(config, dict):
-        raise Error(f"{file}: holds {type(config).__name__}, expected the settings of a prefix")
-    known = DEFAULTS | OURS
+    config, known = read_json(file, "give the directory that a prefix was saved to"), DEFAULTS | OURS
     for key in config.keys() - known.keys():
         raise Error(f"{file}: unknown setting {key!r}: {nearest(key, known)}")
     return known | config
 
 
 def _read_table(file: Path, shape: tuple[int, int]) -> Tensor:
-    from safetensors import SafetensorError, safe_open
-
-    if not file.is_file() and any(file.parent.glob("adapter_model.bin")):
-        raise Error(f"{file.parent}: holds pickled weights (.bin), which can run code; convert them to safetensors")
-    try:
-        with safe_open(file, framework="pt") as source:
-            names = list(source.keys())
-            table = source.get_tensor(KEY) if KEY in names else None
-    except FileNotFoundError:
-        raise Error(f"{file}: not found") from None
-    except (SafetensorError, OSError) as problem:
-        raise Error(f"{file}: not a readable safetensors file ({problem})") from None
-    if names != [KEY]:
-        raise Error(f"{file}: holds {', '.join(sorted(names)) or 'nothing'}, expected {KEY!r} alone")
-    if table.shape != shape or not table.is_floating_point():
-        raise Error(f"{file}: {KEY} is {tuple(table.shape)} {table.dtype}, expected {shape} floating point")
-    if not torch.isfinite(table).all():
-        raise Error(f"{file}: {KEY} holds NaN or infinity: training diverged, or the file is damaged")
+    tensors = read_tensors(file)
+    if tensors.keys() != {KEY}:
+        raise Error(f"{file}: holds {', '.join(sorted(tensors)) or 'nothing'}, expected {KEY!r} alone")
+    table = tensors[KEY]
+    if table.shape != shape:
+        raise Error(f"{file}: {KEY} is {tuple(table.shape)}, expected {shape}")
     return table

@@ -13,6 +13,7 @@ from torch import Tensor
 from minigpt.errors import Error, nearest
 from minigpt.files import atomic_file
 from minigpt.model import GPT
+from minigpt.tuning.strict import read_json, read_tensors
 
 CONFIG, TENSORS, KEY = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 SHAPE = ("num_virtual_tokens", "token_dim", "num_layers", "num_transformer_submodules")
@@ -59,9 +60,7 @@ def read(model: GPT, directory: str | Path, kinds: tuple[str, ...]) -> tuple[dic
     """The config and the table (P, C) of a stored prompt for this model."""
     directory = Path(directory)
     values = _config(directory / CONFIG, kinds)
-    if not (directory / TENSORS).is_file() and any(directory.glob("*.bin")):
-        raise Error(f"{directory}: holds pickled weights (.bin), which can run code; convert them to safetensors")
-    tensors = tensors_of(directory / TENSORS)
+    tensors = read_tensors(directory / TENSORS)
     if tensors.keys() != {KEY}:
         raise Error(f"{directory / TENSORS}: holds {sorted(tensors)}, expected {KEY!r} alone: not a soft prompt")
     table, shape = tensors[KEY], (values["num_virtual_tokens"], values["token_dim"])
@@ -76,14 +75,8 @@ def read(model: GPT, directory: str | Path, kinds: tuple[str, ...]) -> tuple[dic
 
 
 def _config(path: Path, kinds: tuple[str, ...]) -> dict:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Error(f"{path}: not found: give the directory of a stored prompt") from None
-    except (OSError, ValueError, RecursionError) as problem:
-        raise Error(f"{path}: not valid JSON ({problem})") from None
-    if not isinstance(values, dict) or values.get("peft_type") not in kinds:
-        found = values.get("peft_type") if isinstance(values, dict) else type(values).__name__
+    values = read_json(path, "give the directory of a stored prompt")
+    if (found := values.get("peft_type")) not in kinds:
         raise Error(f"{path}: peft_type is {found!r}, expected {' or '.join(kinds)}: not a prompt of this kind")
     known = {"peft_type", "task_type", "modules_to_save", *SHAPE, *NEUTRAL}
     known |= {*ENCODER} if values["peft_type"] == "P_TUNING" else set()
@@ -101,20 +94,3 @@ def _config(path: Path, kinds: tuple[str, ...]) -> dict:
         if type(values.get(key)) is not int or values[key] < 1:
             raise Error(f"{path}: {key} is {values.get(key)!r}, expected a whole number of at least 1")
     return values
-
-
-def tensors_of(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file, all finite floating point."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as source:
-            tensors = {name: source.get_tensor(name) for name in sorted(source.keys())}
-    except FileNotFoundError:
-        raise Error(f"{file}: not found: the directory is incomplete") from None
-    except (SafetensorError, OSError) as problem:
-        raise Error(f"{file}: not a readable safetensors file ({problem})") from None
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise Error(f"{file}: {name} holds {tensor.dtype} or values that are not finite: damaged, save it again")
-    return tensors

@@ -31,6 +31,7 @@ from minigpt.tuning import prompt_files
 from minigpt.tuning.extended import check_name, detach, evaluated, hold, ids, learn, names, report, rows_of
 from minigpt.tuning.prompt import Table, check_length
 from minigpt.tuning.report import Report
+from minigpt.tuning.strict import read_tensors
 from minigpt.tuning.virtual import check_room, own_positions, prepend, unshifted, with_prompt
 
 __all__ = [
@@ -185,7 +186,7 @@ def _config(values: dict, directory: Path) -> PTuningConfig:
 def _encoder(config: PTuningConfig, directory: Path, table: Tensor) -> Encoder:
     """The encoder of a directory, which must make the rows stored beside it."""
     file = directory / FILE
-    tensors = prompt_files.tensors_of(file)
+    tensors = read_tensors(file)
     with torch.device("meta"):
         encoder = Encoder(config, table.shape[1])
     expected = {key: tuple(tensor.shape) for key, tensor in encoder.state_dict().items()}

@@ -12,6 +12,7 @@ from torch import Tensor
 from minigpt.errors import Error, nearest
 from minigpt.files import write_atomic
 from minigpt.tensor_files import write_tensors
+from minigpt.tuning import strict
 
 
 def write(directory: str | Path, method: str, config, tensors: dict[str, Tensor], name: str = "adapter"):
@@ -29,14 +30,8 @@ def write(directory: str | Path, method: str, config, tensors: dict[str, Tensor]
 def read_config(directory: str | Path, method: str, kind: type, name: str = "adapter"):
     """The config, a `kind`."""
     file = Path(directory) / f"{name}_config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Error(f"{file}: not found: give a directory that {method}.save has written") from None
-    except (OSError, ValueError, RecursionError):
-        raise Error(f"{file}: not readable as JSON: save it again") from None
-    found = values.pop("method", None) if isinstance(values, dict) else None
-    if found != method:
+    values = strict.read_json(file, f"give a directory that {method}.save has written")
+    if (found := values.pop("method", None)) != method:
         raise Error(f'{file}: expected "method": {method!r}, found {found!r}: it was written by something else')
     known = {field.name for field in fields(kind)}
     for key in values:
@@ -52,23 +47,13 @@ def read_config(directory: str | Path, method: str, kind: type, name: str = "ada
 
 def read_tensors(directory: str | Path, shapes: dict[str, tuple], name: str = "adapter") -> dict[str, Tensor]:
     """Exactly the tensors of `shapes`."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     file = Path(directory) / f"{name}_model.safetensors"
-    try:
-        found = load_file(file)
-    except FileNotFoundError:
-        raise Error(f"{file}: not found: save it again") from None
-    except (SafetensorError, OSError) as problem:
-        raise Error(f"{file}: not a readable safetensors file ({problem})") from None
+    found = strict.read_tensors(file)
     if odd := found.keys() ^ shapes.keys():
         what = "holds a tensor this model has no place for" if min(odd) in found else "lacks the tensor"
         raise Error(f"{file}: {what}: {min(odd)}: it belongs to a model of another shape")
     for key, tensor in found.items():
-        if tuple(tensor.shape) != tuple(shapes[key]) or not tensor.is_floating_point():
+        if tuple(tensor.shape) != tuple(shapes[key]):
             have = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
             raise Error(f"{file}: {key} is {have}, expected {tuple(shapes[key])}: it belongs to another model")
-        if not tensor.isfinite().all():
-            raise Error(f"{file}: {key} holds NaN or infinity: training diverged, or the file is damaged")
     return found
