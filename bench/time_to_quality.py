@@ -40,7 +40,8 @@ from minigpt.training.options import BatchConfig, ComputeConfig, LoopConfig, Opt
 from minigpt.training.schedule import ScheduleConfig, learning_rate  # noqa: E402
 
 SIZE = "--n-layers 6 --n-heads 6 --d-model 384 --context 256"
-GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --optimizer adamw --schedule cosine --final-lr 0.1 --warmup 50 --precision fp32"
+GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --precision fp32 --optimizer adamw --schedule cosine --final-lr 0.1"
+GPT2 += " --warmup 50"
 RATES = ("5e-4", "1e-3", "2e-3")
 SHARES = (0.25, 1 / 3, 0.5)  # of the minutes, for ours: until it is as good
 FIELDS = {

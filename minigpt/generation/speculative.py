@@ -89,9 +89,9 @@ def speculate(
         (1 - a^(n+1)) / (1 - a)   tokens        (Leviathan et al., equation 1)
 
     at the price of n readings of the draft: a large model with a draft that is much smaller and often right. The two
-    have the same tokenizer. Limits, `options` and errors are those of `generate` (see `rounds`). Functions in `extra` are
-    also asked about texts that the draft proposed and the model will refuse; a text after which every token is banned
-    raises `Error` even there.
+    have the same tokenizer. Limits, `options` (see `rounds`) and errors are those of `generate`. Functions in `extra`
+    are also asked about texts that the draft proposed and the model will refuse; a text after which every token is
+    banned raises `Error` even there.
 
     >>> from minigpt import GPTConfig
     >>> sizes = {"n_heads": 2, "d_model": 32, "vocab_size": 100, "context": 16}
