@@ -55,27 +55,8 @@ def fit(
     last, stopped = progress.step >= config.steps, 0
     with StopRequest() as stop:
         while not last:
-            began = time.perf_counter()
-            rate = hooks.learning_rate(progress.step)
-            try:
-                loss, norm, tokens = train_step(model, optimizer, batches, config, progress.step, rate, clip, compute)
-            except NotFinite as problem:
-                if problem.sound:
-                    hooks.save(progress)
-                raise
-            seconds = time.perf_counter() - began
-            progress = Progress(
-                step=progress.step + 1,
-                tokens=progress.tokens + tokens,
-                seconds=progress.seconds + seconds,
-                scaler=compute.precision.state(),
-            )
-            speed = tokens / seconds
-            log.advance(loss, speed)
-            values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens, "tokens_per_second": speed}
-            if norm is None:
-                del values["grad_norm"]  # a step that fp16 skipped
-            values |= compute.record(speed)
+            progress, values = _timed_step(model, optimizer, batches, config, hooks, progress, clip, compute)
+            log.advance(values["loss"], values["tokens_per_second"])
             stopped = compute.ranks.most(stop.signal)  # asked once: it may change at any moment
             last = progress.step == config.steps or bool(stopped)
             for line in compute.after_step(last):
@@ -86,6 +67,28 @@ def fit(
         return progress, 0
     log.say(f"stopped by {signal.Signals(stopped).name} after step {progress.step}")
     return progress, stopped
+
+
+def _timed_step(model, optimizer, batches, config, hooks: Hooks, before: Progress, clip: float, compute: Compute):
+    """One step, and what the log records of it. Where it is not finite the weights from before it are saved first."""
+    began, rate = time.perf_counter(), hooks.learning_rate(before.step)
+    try:
+        loss, norm, tokens = train_step(model, optimizer, batches, config, before.step, rate, clip, compute)
+    except NotFinite as problem:
+        if problem.sound:
+            hooks.save(before)
+        raise
+    seconds = time.perf_counter() - began
+    progress = Progress(
+        step=before.step + 1,
+        tokens=before.tokens + tokens,
+        seconds=before.seconds + seconds,
+        scaler=compute.precision.state(),
+    )
+    values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens, "tokens_per_second": tokens / seconds}
+    if norm is None:
+        del values["grad_norm"]  # a step that fp16 skipped
+    return progress, values | compute.record(tokens / seconds)
 
 
 def train_step(
