@@ -37,13 +37,15 @@ def find_targets(model: nn.Module, config: Config) -> dict[str, nn.Module]:
 
 
 def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules as they are named without adapters: nothing inside a Layer or a Saved."""
+    """Modules as they are named without adapters: nothing inside a Layer or a Saved, nor what others have added."""
     inside = ()
     for path, module in model.named_modules():
         if not path or (inside and path.startswith(inside)):
             continue
         if isinstance(module, Holder):
             inside = (*inside, path + ".")
+        elif isinstance(child := getattr(module, "learned_in", None), str):
+            inside = (*inside, f"{path}.{child}.")
         yield path, module
 
 

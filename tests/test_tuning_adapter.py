@@ -199,7 +199,7 @@ def test_saved_and_loaded(tmp_path):
     gpt, config, x = model(std=0.2), AdapterConfig(bottleneck=5, activation="silu", after=("mlp",), norm=True), tokens()
     base = copy.deepcopy(gpt)
     adapter.save(attached(gpt, config, "a"), tmp_path, "a")
-    report = adapter.load(base, tmp_path, "b")
+    report = adapter.load(base, tmp_path, "b", trainable=True)
     assert torch.equal(base(x), gpt(x)) and report.parameters == 2 * (2 * 32 * 5 + 5 + 32 + 64)
     assert report.stored == sum(t.nbytes for t in load_file(tmp_path / "adapter_model.safetensors").values())
     with pytest.raises(Error, match="detach the adapters"):

@@ -77,6 +77,9 @@ class PromptConfig:
             raise Error(f"PromptConfig.labels: {len(self.labels)} labels for {self.length} rows, each of at least 1 id")
 
 
+Config = PromptConfig  # as every method calls it
+
+
 class Table(nn.Module):
     """Rows that are themselves what learns, (P, C). `config` says what they came from."""
 
@@ -89,7 +92,7 @@ class Table(nn.Module):
 
 
 def attach(model: GPT, config: PromptConfig | None = None, name: str = "default") -> Report:
-    """A new prompt under `name`; it learns, and everything else of the model is frozen (see `learn`).
+    """A new prompt under `name`; it learns, base and other prompts do not (see `learn`), other methods as before.
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))

@@ -76,6 +76,9 @@ class PTuningConfig:
         return self.hidden or (max(1, d_model // 2) if self.encoder == "lstm" else d_model)
 
 
+Config = PTuningConfig  # as every method calls it
+
+
 class Encoder(nn.Module):
     """Makes the rows of a prompt, (P, C), from a table of its own."""
 
@@ -98,7 +101,7 @@ class Encoder(nn.Module):
 
 
 def attach(model: GPT, config: PTuningConfig | None = None, name: str = "default") -> Report:
-    """A new prompt with its encoder under `name`; they learn, and everything else of the model is frozen.
+    """A new prompt with its encoder under `name`; they learn, base and other prompts do not, other methods as before.
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
