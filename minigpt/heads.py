@@ -105,16 +105,25 @@ class Task(nn.Module):
 
     def sums(self, batch: TaskBatch) -> tuple[Tensor, ...]:
         """L2 and, unless lm_weight is 0, L1, each before the division by its count."""
+        return self.judged(batch)[1]
+
+    def judged(self, batch: TaskBatch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits as of `forward`, and the sums, of one pass."""
         hidden = self.hidden(batch)
-        task = F.cross_entropy(self._logits(hidden, batch).float(), batch.labels, ignore_index=IGNORE, reduction="sum")
+        logits = self._logits(hidden, batch)
+        task = F.cross_entropy(logits.float(), batch.labels, ignore_index=IGNORE, reduction="sum")
+        return logits, (task, *self._next(hidden, batch))
+
+    def _next(self, hidden: Tensor, batch: TaskBatch) -> tuple[Tensor, ...]:
+        """L1 as a sum, or nothing."""
         if not self.config.lm_weight:
-            return (task,)
+            return ()
         targets = self.targets(batch)
         if self.config.lm_mean == "token":
-            return task, cross_entropy(hidden, self.name_tokens, targets, "sum")
+            return (cross_entropy(hidden, self.name_tokens, targets, "sum"),)
         rows = [s for s in range(len(targets)) if (targets[s] != IGNORE).any()]
         means = [cross_entropy(hidden[s : s + 1], self.name_tokens, targets[s : s + 1]) for s in rows]
-        return task, torch.stack(means).sum() if means else hidden.sum() * 0.0
+        return (torch.stack(means).sum() if means else hidden.sum() * 0.0,)
 
     def counts(self, batch: TaskBatch) -> tuple[int, ...]:
         """What the parts of the loss are means over: examples with a label; tokens with a target, or sequences."""

@@ -80,7 +80,9 @@ def read(documents: Documents, task: str, label: str, others: tuple[str, ...], v
         records[record.texts, record.answer] = record
     bad = [f"{documents.bad.total} bad, first {documents.bad.first[0]}"] if documents.bad.total else []
     if len({record.key for record in records.values()}) < 2:
-        raise Error(f"{documents.source}: {len(records)} usable records, expected at least 2 different texts{': '.join(['', *bad])}")
+        raise Error(
+            f"{documents.source}: {len(records)} usable records, expected at least 2 different texts{': '.join(['', *bad])}"
+        )
     keys = [record.key for record in records.values()]
     limit = settle(int(validation * 2**64), min(keys), max(keys))
     sides = [[record for record in records.values() if (record.key < limit) == held] for held in (False, True)]
@@ -128,9 +130,13 @@ def _answers(value: object) -> list[str]:
 def _names(answers: list[str], label: str, documents: Documents) -> tuple[str, ...]:
     found = set(answers)
     if len(found) < 2:
-        raise Error(f"{documents.source}: every {label!r} is {found.pop()!r}: nothing to tell apart: name another field")
+        raise Error(
+            f"{documents.source}: every {label!r} is {found.pop()!r}: nothing to tell apart: name another field"
+        )
     if len(found) > MOST_CLASSES:
-        raise Error(f"{documents.source}: {label!r} has {len(found):,} different values, expected classes: at most 1,000")
+        raise Error(
+            f"{documents.source}: {label!r} has {len(found):,} different values, expected classes: at most 1,000"
+        )
     numbers = all(name.removeprefix("-").isdecimal() for name in found)
     return tuple(sorted(found, key=int if numbers else str))
 
@@ -207,5 +213,3 @@ class TaskBatches:
                 self._order = epoch, shuffled(len(self.examples), self.seed, epoch)
             order = self._order[1]
         return order[place * self.batch_size : (place + 1) * self.batch_size]
-
-

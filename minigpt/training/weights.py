@@ -17,7 +17,7 @@ from minigpt.errors import Error
 from minigpt.model import GPT
 from minigpt.tensor_files import write_tensors
 from minigpt.tuning import strict
-from minigpt.tuning.methods import Method
+from minigpt.tuning.method import Method
 
 LEARNED = "learned.safetensors"
 

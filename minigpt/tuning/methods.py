@@ -1,65 +1,28 @@
-"""One seam for all methods: what a run of train.py asks of whatever it tunes a model with.
-
-    method = make("prefix", options)                  `options` as tuning/options.py has them
-    report = method.attach(model)                     what learns from now on, and what it costs
-    batches = method.batches(model, batches)          what the model reads: with virtual tokens, where a method has some
-    method.before_step(model, step)                   what changes on the way: gradual unfreezing
-    method.save(model, directory, base)               what is needed to use what was learned
-    method.load(model, directory)                     that put back into the model
-
-What is needed to go on learning is more, an encoder or an MLP too: every number that learns, by its name; see
-training/weights.py. LoRA is such a class as well, but it lives in train.py: minigpt does not know of it.
-"""
+"""The methods of minigpt/tuning as the seam of method.py: `make` is the registry."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minigpt import hub
 from minigpt.errors import Error
 from minigpt.examples import N_WORDS, TaskBatch
 from minigpt.model import GPT
 from minigpt.tuning import adapter, freeze, prefix, prompt, ptuning
-from minigpt.tuning.options import LENGTHS, WHOLE, BottleneckConfig, PartConfig, VirtualConfig
+from minigpt.tuning.method import Method
+from minigpt.tuning.options import LENGTHS, BottleneckConfig, PartConfig, VirtualConfig
 from minigpt.tuning.report import Report
 from minigpt.tuning.virtual import unshift
 
 Options = tuple[PartConfig, BottleneckConfig, VirtualConfig]
 
 
-class Method:
-    """Full fine-tuning: every weight learns. The others say what they do otherwise."""
+class Full(Method):
+    """Every weight learns."""
 
     name = "full"
 
-    @property
-    def whole(self) -> bool:
-        """Whether a run keeps a whole model."""
-        return self.name in WHOLE
-
     def attach(self, model: GPT) -> Report:
         return freeze.freeze(model, "all")
-
-    def virtual(self, model: GPT) -> list[int]:
-        """Ids that stand before every text."""
-        return []
-
-    def taken(self, model: GPT) -> int:
-        """Positions of the context that are not for the text."""
-        return len(self.virtual(model))
-
-    def batches(self, model: GPT, batches):
-        virtual = self.virtual(model)
-        return Prepended(batches, model, virtual) if virtual else batches
-
-    def before_step(self, model: GPT, step: int):
-        pass
-
-    def save(self, model: GPT, directory: Path, base: str):
-        model.save_pretrained(directory)
-
-    def load(self, model: GPT, directory: Path):
-        hub.load_weights(model, directory)
 
 
 class Top(Method):
@@ -140,6 +103,9 @@ class Prompt(Beside):
     def virtual(self, model: GPT) -> list[int]:
         return prompt.ids(model)
 
+    def batches(self, model: GPT, batches):
+        return Prepended(batches, model, self.virtual(model))
+
     def save(self, model: GPT, directory: Path, base: str):
         self.room.save(model, directory, base=base, shift=self.shift)
 
@@ -175,13 +141,11 @@ def make(name: str, options: Options, encode: Callable[[str], Sequence[int]], se
     if name in ("prompt", "ptuning", "prefix", "ptuning2"):
         return _virtual(name, virtual, () if virtual.start_text is None else tuple(encode(virtual.start_text)), seed)
     if name == "adapter":
-        config = adapter.AdapterConfig(
-            bottleneck=bottleneck.bottleneck, after=bottleneck.after, exact=bottleneck.exact
-        )
+        config = adapter.AdapterConfig(bottleneck=bottleneck.bottleneck, after=bottleneck.after, exact=bottleneck.exact)
         return Bottleneck(name, adapter, config)
     if name == "top":
         return Top(parts.top)
-    return Gradual(parts.every, parts.direction) if name == "gradual" else {"full": Method, "head": Head}[name]()
+    return Gradual(parts.every, parts.direction) if name == "gradual" else {"full": Full, "head": Head}[name]()
 
 
 def _virtual(name: str, options: VirtualConfig, text: tuple[int, ...], seed: int) -> Method:

@@ -12,6 +12,7 @@ RATES = {
     "full": 1e-3, "top": 1e-3, "gradual": 1e-3, "head": 1e-2, "adapter": 2e-3, "prompt": 0.3, "ptuning": 3e-3,
     "prefix": 3e-3, "ptuning2": 3e-2, "lora": 4e-3, "qlora": 4e-3,
 }  # fmt: skip
+NEW = 4e-3  # of a model that has learned nothing yet
 LENGTHS = {"prompt": 20, "ptuning": 9, "prefix": 10, "ptuning2": 8}
 
 
@@ -28,6 +29,10 @@ class MethodConfig:
     def __post_init__(self):
         if self.method not in RATES:
             raise Error(f"--method is {self.method!r}: {nearest(self.method, RATES)}")
+
+    def rate(self, new: bool) -> float:
+        """The learning rate where none is given."""
+        return NEW if new else RATES[self.method]
 
 
 @dataclass(frozen=True, kw_only=True)
