@@ -22,14 +22,14 @@ from minigpt.corpus.batches import shuffled
 from minigpt.corpus.documents import Document, Documents
 from minigpt.corpus.split import hash_of, settle, shown
 from minigpt.errors import Error
-from minigpt.examples import Example, TaskBatch, collate
+from minigpt.inputs import Example, TaskBatch, collate
 
 MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Record:
-    """Texts as `examples.sequences` wants them, the name (or, of a choice, the number) of the answer, and the key."""
+    """Texts as `inputs.sequences` wants them, the name (or, of a choice, the number) of the answer, and the key."""
 
     texts: tuple[str, ...]
     answer: str
