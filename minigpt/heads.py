@@ -39,7 +39,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """The task, its classes (choice has none of its own) with their names, and the constants of the authors' train.py."""
+    """The task, its classes by name (choice has none of its own), and the constants of the authors' train.py."""
 
     task: str = "classification"
     classes: int = 2

@@ -5,7 +5,6 @@ import math
 import shutil
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 

@@ -12,8 +12,7 @@ import torch
 
 from minigpt import metrics
 from minigpt.corpus import labelled
-from minigpt.corpus.documents import Documents
-from minigpt.corpus.labelled import Labelled, TaskBatches
+from minigpt.corpus.labelled import Labelled, Labels, TaskBatches
 from minigpt.errors import Error
 from minigpt.heads import Task, TaskConfig
 from minigpt.memory import Job
@@ -42,9 +41,9 @@ class Tasks:
         data, goal, (source, field) = options.data, options.goal, options.data.source()
         if source.is_dir() or source.suffix.lower() == ".txt":
             raise Error(f"{source}: --task {goal.task} reads records with a label: give a .jsonl, .csv or .parquet")
-        also = (goal.label, *goal.others)
-        documents = Documents(source, field, data.on_bad, data.where, also)
-        records = labelled.read(documents, TASKS[goal.task], goal.label, goal.others, data.validation)
+        options_of_reader = {"on_bad": data.on_bad, "where": data.where}
+        documents = Labels(source, TASKS[goal.task], field, goal.label, goal.others, **options_of_reader)
+        records = labelled.read(documents, data.validation)
         known = options.run.out if options.run.resume else data.tokenizer or options.shape.init
         if known is None:
             texts = (text for record in records.training for text in record.texts)
