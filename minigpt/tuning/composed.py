@@ -15,7 +15,7 @@ from types import ModuleType
 
 from minigpt.errors import Error
 from minigpt.model import GPT
-from minigpt.tuning import adapter, extended, mixed, prefix, prompt
+from minigpt.tuning import adapter, mixed, prefix, prompt
 from minigpt.tuning.strict import read_json
 
 CONFIG = "adapter_config.json"
@@ -82,7 +82,7 @@ class Adapters:
     def before(self, prompt: int) -> list[int]:
         """The virtual tokens that its text begins with."""
         name = self.name(prompt)
-        return extended.ids(self.model, name) if name in extended.names(self.model) else []
+        return prompt.ids(self.model, name) if name in prompt.names(self.model) else []
 
     def chunks(self, owners: list[int], size: int) -> Iterator[list[int]]:
         """The texts of a list of prompts by their numbers, those that may be written together, `size` at most."""
@@ -101,4 +101,5 @@ class Adapters:
         if names[0] != self.working:
             mixed.use(self.model, names[0], *self.others)
             self.working = names[0]
-        yield
+        with prompt.rows(self.model, [name if name in prompt.names(self.model) else None for name in names]):
+            yield

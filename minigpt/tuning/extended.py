@@ -47,6 +47,7 @@ class Extended(nn.Module):
 
     prompts   name -> a module that makes its rows (P, C) when called: a table, or an encoder
     spans     (name, P) in the order of their ids; "" where a prompt was detached
+    unshifted names whose texts keep their own positions (virtual.py), as files say
     """
 
     learned_in = "prompts"
@@ -56,6 +57,7 @@ class Extended(nn.Module):
         self.weight = base.weight
         self.prompts = nn.ModuleDict()
         self.spans: list[tuple[str, int]] = []
+        self.unshifted: set[str] = set()
         self.base = (base,)  # in a tuple: as a submodule its weight would have a second name
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -86,7 +88,7 @@ class Extended(nn.Module):
         return f"{len(self.weight)}, {self.weight.shape[1]}, " + ", ".join(f"{n or '-'}={p}" for n, p in self.spans)
 
 
-def hold(model: GPT, name: str, rows: nn.Module):
+def hold(model: GPT, name: str, rows: nn.Module, shift: bool = True):
     """Give the model a prompt under `name`: from now on the base is frozen; who learns of the prompts, says `learn`."""
     check_name(model, name)
     length = len(evaluated(rows))
@@ -96,6 +98,7 @@ def hold(model: GPT, name: str, rows: nn.Module):
     wide = torch.promote_types(embedding.weight.dtype, torch.float32)
     embedding.prompts[name] = rows.to(embedding.weight.device, wide).train(embedding.training)
     embedding.spans.append((name, length))
+    embedding.unshifted |= set() if shift else {name}
     model.token_embedding = embedding
     learning.freeze(model)
 
@@ -176,6 +179,7 @@ def detach(model: GPT, name: str | None = None):
     for gone in [name] if name is not None else names(model):
         embedding.ids(gone)
         del embedding.prompts[gone]
+        embedding.unshifted.discard(gone)
         embedding.spans = [("" if held == gone else held, length) for held, length in embedding.spans]
     while embedding.spans and not embedding.spans[-1][0]:
         embedding.spans.pop()

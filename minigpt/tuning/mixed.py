@@ -8,7 +8,7 @@
 Every row is computed as if it were alone with its method. The methods of this library are known here; others are
 given: any module with `names`, `use` and `rows` of the same meaning, such as `lora`.
 
-There is no `use` for prompts: the ids in a row say which prompt it has. So `begin` is where a row gets one.
+A prompt is ids in a row, so `begin` is where a row gets one; `rows` only knows where its text then stands.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,10 @@ from types import ModuleType
 
 from minigpt.errors import Error, nearest
 from minigpt.model import GPT
-from minigpt.tuning import adapter, extended, prefix
+from minigpt.tuning import adapter, prefix, prompt
 from minigpt.tuning.virtual import with_prompt
 
-METHODS = (adapter, prefix)
+METHODS = (adapter, prefix, prompt)  # P-tuning's prompts are held with the others
 Names = str | Sequence[str] | None  # what one row has
 
 
@@ -46,21 +46,21 @@ def rows(model: GPT, names: Sequence[Names], *others: ModuleType) -> Iterator[No
 
 
 def use(model: GPT, names: Names, *others: ModuleType):
-    """From now on all rows have this: what is held under these names works, and everything else rests."""
+    """From now on all rows have this: what is held under these names works, and everything else rests.
+
+    A prompt still has to stand in the texts, see `begin`, and one stored as unshifted asks for `prompt.rows`.
+    """
     chosen = _chosen(model, names, others)
     for method in (*METHODS, *others):
-        if held := method.names(model):
+        if method is not prompt and (held := method.names(model)):
             method.use(model, next((name for name in chosen if name in held), None))
 
 
 def begin(model: GPT, names: Sequence[Names], texts: Sequence[Sequence[int]]) -> list[list[int]]:
     """Each text, after the virtual tokens of the prompts that its row has."""
-    prompts, begun = extended.names(model), []
-    for each, text in zip(names, texts, strict=True):
-        for name in reversed([name for name in _several(each) if name in prompts]):
-            text = with_prompt(model, text, name)
-        begun.append(list(text))
-    return begun
+    held = prompt.names(model)
+    prompts = [next((name for name in _several(each) if name in held), None) for each in names]
+    return [with_prompt(model, text, name) for text, name in zip(texts, prompts, strict=True)]
 
 
 def _several(names: Names) -> tuple[str, ...]:
@@ -70,14 +70,14 @@ def _several(names: Names) -> tuple[str, ...]:
 def _chosen(model: GPT, names: Names, others: tuple[ModuleType, ...]) -> tuple[str, ...]:
     """The names of a row, each held by one method, and no two by the same."""
     chosen, used = _several(names), set()
-    held = [(method.__name__.rpartition(".")[2], list(method.names(model))) for method in (*METHODS, extended, *others)]
+    held = [(method.__name__.rpartition(".")[2], list(method.names(model))) for method in (*METHODS, *others)]
     for name in chosen:
         owners = [method for method, known in held if name in known]
         if len(owners) != 1:
             known = [each for _, names in held for each in names]
             what = f"is held by {' and by '.join(owners)}" if owners else f"is not attached: {nearest(name, known)}"
             raise Error(f"mixed rows: {name!r} {what}" + ": give them different names" * bool(owners))
-        if owners[0] in used and owners != ["extended"]:
+        if owners[0] in used:
             raise Error(f"mixed rows: {' and '.join(chosen)} are of one method: a row has one of each")
         used.add(owners[0])
     return chosen
