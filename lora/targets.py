@@ -77,9 +77,10 @@ def find_saved(model: nn.Module, config: Config) -> dict[str, str | None]:
             raise Error(f"lora: modules_to_save: {name!r} fits no module: {nearest(name, leaves)}")
         found |= dict.fromkeys(fits)
     if config.bias == "all":
+        adapted = find_targets(model, config) if config.targets else {}  # these have theirs beside A and B
         for path, module in modules.items():
             bias = getattr(base_module(module), "bias", None)
-            if isinstance(bias, nn.Parameter) and path not in found and not config.wants(path):
+            if isinstance(bias, nn.Parameter) and path not in found and path not in adapted:
                 found[path] = "bias"
     for path in found:
         within = (module for own, module in model.named_modules() if f"{own}.".startswith(f"{path}."))
