@@ -115,7 +115,8 @@ def assemble(options, ranks, subject, method, model, report: Report) -> tuple[ob
     head_lr = options.goal.head_lr or options.method.head_rate(options.schedule.lr)
     optimizer = make_optimizer(module, options.optimizing, objective.head, head_lr / options.schedule.lr)
     state, run = State(kept), options.run
-    progress = load_checkpoint(run.out, state, module, optimizer, ranks) if run.resume else Progress()
+    before_step = partial(method.before_step, model)
+    progress = load_checkpoint(run.out, state, module, optimizer, ranks, before_step) if run.resume else Progress()
     report = total(report, kept)
     return options, Pieces(
         subject, method, report, kept, state, compute, optimizer, batches, validation, context, progress
