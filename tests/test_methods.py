@@ -68,18 +68,41 @@ def tune(notes, base, out, method, *words) -> str:
     return said
 
 
-@pytest.fixture
-def watched(monkeypatch) -> dict:
+def watch(patch) -> dict:
     """The pieces of the run to come, as building.py makes them."""
     seen, assemble = {}, building.assemble
 
-    def watch(*given):
+    def watched(*given):
         options, pieces = assemble(*given)
         seen.update(vars(pieces), module=pieces.compute.module, model=pieces.compute.model)
         return options, pieces
 
-    monkeypatch.setattr(building, "assemble", watch)
+    patch.setattr(building, "assemble", watched)
     return seen
+
+
+class Tuned:
+    """A run of a method with a task's head: dropout, weight decay, a checkpoint half-way; and its pieces."""
+
+    def __init__(self, method: str, notes: Path, bases: dict[str, Path], folder: Path):
+        self.method, self.run = method, folder / method
+        self.base = bases["gpt2" if method in ("ptuning", "ptuning2", "adapter") else "llama"]
+        words = ["--steps", 4, "--save-every", 2, "--weight-decay", 0.5, "--lr", 0.01, "--dropout", 0.1]
+        with pytest.MonkeyPatch.context() as patch:
+            without_pictures(patch)
+            self.pieces = watch(patch)
+            tune(notes, self.base, self.run, method, *CLASSIFY, *words)
+
+    def fresh(self) -> GPT:
+        model = GPT.from_pretrained(self.base)
+        if self.method == "qlora":
+            lora.quantize(model)
+        return model
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def tuned(request, notes, bases, tmp_path_factory) -> Tuned:
+    return Tuned(request.param, notes, bases, tmp_path_factory.mktemp("runs"))
 
 
 def changed(before: GPT, after: GPT) -> set[str]:
@@ -105,6 +128,8 @@ def lstm(n_in: int, hidden: int) -> int:
     return 4 * hidden * (n_in + hidden + 2)
 
 
+LOADS = {"adapter": adapter, "prompt": prompt, "ptuning": ptuning, "prefix": prefix, "ptuning2": prefix}
+LOADS |= dict.fromkeys(LORA, lora)
 PROMISED = {
     "full": lambda name: True,
     "top": lambda name: name.startswith(("blocks.1.", "final_norm")),
@@ -112,43 +137,32 @@ PROMISED = {
 }
 
 
-def fresh(base: Path, method: str) -> GPT:
-    model = GPT.from_pretrained(base)
-    if method == "qlora":
-        lora.quantize(model)
-    return model
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_what_learns_changes_and_all_else_keeps_its_bits_under_weight_decay(method, notes, bases, tmp_path, watched):
-    """With a task's head; the log begins with what is counted here anew, and the run keeps what it should."""
-    base, run = bases["llama"], tmp_path / "run"
-    tune(notes, base, run, method, *CLASSIFY, "--steps", 4, "--weight-decay", 0.5, "--lr", 0.01)
-    before = fresh(base, method)
-    other = changed(before, watched["model"])
+def test_what_learns_changes_and_all_else_keeps_its_bits_under_weight_decay(tuned):
+    """The log begins with what is counted here anew, and the run keeps what it should."""
+    method, before = tuned.method, tuned.fresh()
+    other = changed(before, tuned.pieces["model"])
     assert other == {name for name in before.state_dict() if PROMISED.get(method, lambda name: False)(name)}
-    weights = {name: weight.numel() for name, weight in GPT.from_pretrained(base).named_parameters()}
+    weights = {name: weight.numel() for name, weight in GPT.from_pretrained(tuned.base).named_parameters()}
     d, d_ff = before.config.d_model, before.config.d_ff
     learned = LEARNED[method](d, d_ff) if method in LEARNED else sum(weights.get(name, 0) for name in other)
-    files, kept = {path.name for path in run.iterdir()} - ALWAYS, run.glob("*.safetensors")
+    files, kept = {path.name for path in tuned.run.iterdir()} - ALWAYS, tuned.run.glob("*.safetensors")
     assert files == HEAD | (MODEL if method in WHOLE else ADAPTER)
-    assert records(run, "method")[0] == {
-        "kind": "method",
-        "step": 0,
-        "method": method,
-        "trains": learned + 3 * d + 3 * d + 3,  # the three words, and a head for three classes
-        "stored": sum(tensor.nbytes for path in kept for tensor in load_file(path).values()),
-        "base": sum(size for name, size in weights.items() if name not in other),
-    }
-    assert records(run, "final")[0].keys() >= {"loss", "accuracy", "macro_f1", "examples", "peak_memory"}
+    assert records(tuned.run, "method") == [
+        {
+            "kind": "method",
+            "step": 0,
+            "method": method,
+            "trains": learned + 3 * d + 3 * d + 3,  # the three words, and a head for three classes
+            "stored": sum(tensor.nbytes for path in kept for tensor in load_file(path).values()),
+            "base": sum(size for name, size in weights.items() if name not in other),
+        }
+    ]
+    assert records(tuned.run, "final")[0].keys() >= {"loss", "accuracy", "macro_f1", "examples", "peak_memory"}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_bits(method, notes, bases, tmp_path):
+def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_bits(tuned, tmp_path):
     """Dropout, encoders and MLPs, what the optimizer remembers, and the step that gradual unfreezing has come to."""
-    task = CLASSIFY if method in ("head", "ptuning", "prefix", "gradual", "qlora") else []
-    run, again = tmp_path / "run", tmp_path / "again"
-    tune(notes, bases["llama"], run, method, *task, "--steps", 4, "--save-every", 2, "--dropout", 0.1, "--keep", 2)
+    run, again = tuned.run, tmp_path / "again"
     shutil.copytree(run, again)
     shutil.rmtree(list_checkpoints(again)[-1])
     code, said = train("--resume", "--out", again)
@@ -158,31 +172,22 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_bits(method, note
     for file in [*ours.glob("*.safetensors"), *run.glob("*.safetensors")]:
         other = (theirs if file.parent == ours else again) / file.name
         assert file.read_bytes() == other.read_bytes(), file.name
-    for kind in ("method", "train", "eval"):
+    for kind in ("method", "train", "eval", "final"):
         assert [r.get("loss") for r in records(run, kind)] == [r.get("loss") for r in records(again, kind)]
 
 
-LOADS = {"adapter": adapter, "prompt": prompt, "ptuning": ptuning, "prefix": prefix, "ptuning2": prefix}
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_what_is_kept_is_enough_to_answer_as_the_run_did(method, notes, bases, tmp_path, watched):
+def test_what_is_kept_is_enough_to_answer_as_the_run_did(tuned):
     """By the public functions, from the files: the confusion matrix of the final record, and its loss."""
-    run, shape = tmp_path / "run", "gpt2" if method in ("ptuning", "ptuning2", "adapter", "qlora") else "llama"
-    tune(notes, bases[shape], run, method, *CLASSIFY, "--steps", 6)
-    model = GPT.from_pretrained(run) if method in WHOLE else fresh(bases[shape], method)
-    if method in LORA:
-        lora.load(model, run)
-    elif method in BESIDE:
+    run, method = tuned.run, tuned.method
+    model = GPT.from_pretrained(run) if method in WHOLE else tuned.fresh()
+    if method not in WHOLE:
         LOADS[method].load(model, run)
-    task = heads.load(model, run).eval()
-    validation = watched["validation"]
-    batches = [validation[i] for i in range(len(validation))]
-    final = records(run, "final")[0]
+    task, validation = heads.load(model, run).eval(), tuned.pieces["validation"]
+    batches, final = [validation[i] for i in range(len(validation))], records(run, "final")[0]
     assert heads.evaluate(task, batches).matrix.tolist() == final["confusion"]
     with torch.no_grad():
-        parts = [(task.losses(batch), len(batch.labels)) for batch in batches]
-    mean = sum(float(l2) * n for (l2, _), n in parts) / sum(n for _, n in parts)
+        parts = [(task.losses(batch)[0].item(), len(batch.labels)) for batch in batches]
+    mean = sum(loss * n for loss, n in parts) / sum(n for _, n in parts)
     assert mean == pytest.approx(final["task_loss"], abs=1e-5)
     assert task.config.names == ("a", "b", "c")
 
@@ -211,9 +216,9 @@ def test_what_stands_before_a_text_does_not_decay_nor_does_what_makes_it(method)
     assert (groups["vectors"]["lr_scale"], groups["head"]["lr_scale"]) == (1.0, 0.1)
 
 
-def test_no_shift_leaves_the_text_where_the_base_learned_to_read_it(notes, bases, tmp_path, watched):
+def test_no_shift_leaves_the_text_where_the_base_learned_to_read_it(notes, bases, tmp_path, monkeypatch):
     """Learned positions: the text's hidden states see the prompt, at the places 0, 1, ... of the base."""
-    run = tmp_path / "run"
+    run, watched = tmp_path / "run", watch(monkeypatch)
     tune(notes, bases["gpt2"], run, "prompt", "--steps", 2, "--no-shift")
     assert '"minigpt_shift": false' in (run / "adapter_config.json").read_text()
     model, base = watched["model"].eval(), GPT.from_pretrained(bases["gpt2"])
@@ -226,8 +231,8 @@ def test_no_shift_leaves_the_text_where_the_base_learned_to_read_it(notes, bases
         assert not torch.allclose(model(ids)[:, 3:], base(tokens), atol=1e-4)
 
 
-def test_a_prompt_begins_as_a_text(notes, bases, tmp_path, watched):
-    run = tmp_path / "run"
+def test_a_prompt_begins_as_a_text(notes, bases, tmp_path, monkeypatch):
+    run, watched = tmp_path / "run", watch(monkeypatch)
     tune(notes, bases["llama"], run, "prompt", "--length", 4, "--start-text", "fever", "--steps", 1, "--lr", 1e-9)
     ids = watched["subject"].tokenizer.encode("fever")
     rows = GPT.from_pretrained(bases["llama"]).token_embedding.weight[[ids[i % len(ids)] for i in range(4)]]
@@ -275,7 +280,7 @@ def test_what_does_not_go_together_is_one_sentence_and_nothing_is_written(words,
 
 
 def test_two_processes_tune_as_one_does(notes, bases, tmp_path):
-    """A prefix with its MLP and a task's head; a blank, where a rank lacks a batch, counts in neither part of a loss."""
+    """A prefix, its MLP, a task's head; where a rank lacks a batch, its blank counts in neither part of the loss."""
     words = ["--data", notes, "--field", "text", "--init", bases["llama"], "--method", "prefix", *OPTIONS["prefix"]]
     words += [*CLASSIFY, *SMALL, *RARELY, "--steps", 3, "--accumulate", 3, "--lr", 0.01]
     for count in (1, 2):
