@@ -28,6 +28,8 @@ examples:
   python sample.py runs/letters                                         an adapter, beside the model it names
   python sample.py runs/notes --adapter runs/letters                    the same, of any kind: LoRA, prompt, prefix
   python sample.py runs/notes --prompt A --prompt B --adapter base --adapter runs/letters    one for each prompt
+  python sample.py runs/triage --prompt "fever for three days" --json   a head of train.py --task: its answer
+  python sample.py runs/entail --prompt "a text" --pair "another"       a head for two texts
 
 The same seed, prompts and options give the same text on the same kind of machine.
 Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 stopped by Ctrl-C.
@@ -43,6 +45,7 @@ def main():
     drafting.check(choosing, steering, beams, output)
     import torch  # only now: --help and a mistyped option should not wait for it
 
+    from minigpt import answers
     from minigpt.generation.session import Session, lines_of_stdin
     from minigpt.generation.writer import Writer
     from minigpt.serving import serving
@@ -50,6 +53,8 @@ def main():
     if output.threads:
         torch.set_num_threads(output.threads)
     model, tokenizer, adapters = load(source)
+    if answers.has_head(source.model):
+        return answer(source, output, model, tokenizer, adapters)
     draft = load_draft(drafting, tokenizer) if drafting.draft else None
     writer = Writer(model, tokenizer, choosing, steering, beams, draft, drafting.draft_tokens)
     session = Session(writer, adapters, choosing, beams, output, source.eot)
@@ -81,6 +86,19 @@ def load(source: Input):
             raise Error("--merge puts one LoRA adapter into the weights: give --adapter once")
         lora.merge(model)
     return model, tokenizer, adapters
+
+
+def answer(source: Input, output: Output, model, tokenizer, adapters):
+    """Of a directory with the head of a task: what it says of each text."""
+    from minigpt import answers, heads
+    from minigpt.generation.session import lines_of_stdin
+
+    if len(set(source.adapter)) > 1:
+        raise Error("a task's head was trained with one model: give --adapter once, or not at all")
+    task = heads.load(model, source.model)
+    questions = answers.read_questions(source, task.config.task)
+    answerer = answers.Answerer(task, tokenizer, adapters, output)
+    answerer.answer_lines(lines_of_stdin()) if source.interactive else answerer.answer_all(questions)
 
 
 def load_draft(drafting: Drafting, tokenizer):

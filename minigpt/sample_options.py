@@ -13,7 +13,9 @@ class Input:
 
     model: Path = field(metadata={"positional": True})  # a run or Hugging Face directory, or an adapter's
     prompt: tuple[str, ...] = ()  # the beginning of a document; repeat the option for several
-    prompts: Path | None = None  # file of prompts: one a line, or .jsonl with the field "prompt"
+    prompts: Path | None = None  # file of prompts: one a line, or .jsonl with the field "prompt" (tasks: see below)
+    pair: tuple[str, ...] = ()  # MODEL has a head for two texts: the second, one for each prompt ("pair" in .jsonl)
+    choice: tuple[str, ...] = ()  # MODEL has a head that chooses: a possible answer; repeat it ("choices" in .jsonl)
     interactive: bool = False  # read prompts from standard input, a line each
     eot: bool = True  # put the end-of-text token before each prompt, as in training
     adapter: tuple[str, ...] = ()  # of any kind, one for all prompts, or one for each; "base" for none

@@ -18,7 +18,7 @@ from minigpt.model import GPT
 from minigpt.tuning import adapter, mixed, prefix, prompt
 from minigpt.tuning.strict import read_json
 
-CONFIG = "adapter_config.json"
+CONFIG, TASK = "adapter_config.json", "task_config.json"
 METHODS = {"adapter": adapter, "PROMPT_TUNING": prompt, "P_TUNING": prompt, "PREFIX_TUNING": prefix}
 
 
@@ -35,16 +35,17 @@ def base_of(directory: Path) -> str | None:
 
 def find(run: Path, base: Path | None = None) -> tuple[Path, tuple[str, ...]]:
     """The directory of the model that `run` means, and what is to be attached: itself, if it is an adapter."""
-    if (run / "config.json").exists() or not (run / CONFIG).exists():
+    beside = (run / CONFIG).exists()
+    if (run / "config.json").exists() or not (beside or (run / TASK).exists()):
         if base is not None:
             raise Error(f"{run}: is no adapter, so --base says nothing: leave it out, or give the adapter's directory")
         return run, ()
-    found = base or base_of(run)
+    found, what = base or (base_of(run) if beside else None), f"a {kind_of(run)} adapter" if beside else "a task's head"
     if not found:
-        raise Error(f"{run}: holds a {kind_of(run)} adapter and does not say of which model: give --base DIR")
+        raise Error(f"{run}: holds {what} and does not say of which model: give --base DIR")
     if not Path(found).is_dir():
         raise Error(f"{run}: belongs to the model {str(found)!r}, which is not there: say where it is with --base DIR")
-    return Path(found), (str(run),)
+    return Path(found), (str(run),) * beside
 
 
 class Adapters:
