@@ -53,8 +53,10 @@ class Adapters:
 
     def __init__(self, model: GPT, directories: Sequence[str], others: Mapping[str, ModuleType]):
         self.model, self.directories, self.others = model, tuple(directories), tuple(others.values())
+        self.kinds = tuple(others)
         self.errors = (Error, *(module.Error for module in self.others))
         methods, self.names = METHODS | dict(others), {"base": None}
+        self.rounded = self._round([Path(each) for each in self.directories if each != "base"])
         for directory in dict.fromkeys(self.directories):
             if directory == "base":
                 continue
@@ -64,6 +66,12 @@ class Adapters:
             methods[kind].load(model, directory, name=self.names[directory])
         self.working = self.name(0) if len(set(self.directories)) < 2 else object()  # none is right yet
         self.mixes = self._can_mix()
+
+    def _round(self, directories: list[Path]) -> list[str]:
+        """Weights as an adapter of QLoRA had them, in four bits and back; the directories of such adapters."""
+        lora = dict(zip(self.kinds, self.others, strict=True)).get("LORA")
+        found = [each for each in dict.fromkeys(directories) if lora and kind_of(each) == "LORA"]
+        return [str(each) for each in found if lora.round_base(self.model, each)]
 
     def _can_mix(self) -> bool:
         """Whether one batch may hold all of them."""
