@@ -283,8 +283,8 @@ def test_two_processes_tune_as_one_does(notes, bases, tmp_path):
     """A prefix, its MLP, a task's head; where a rank lacks a batch, its blank counts in neither part of the loss."""
     words = ["--data", notes, "--field", "text", "--init", bases["llama"], "--method", "prefix", *OPTIONS["prefix"]]
     words += [*CLASSIFY, *SMALL, *RARELY, "--steps", 3, "--accumulate", 3, "--lr", 0.01]
-    for count in (1, 2):
-        launch(run_train, *words, "--out", tmp_path / f"{count}", count=count, where=tmp_path / f"text-{count}")
+    assert train(*words, "--out", tmp_path / "1")[0] == 0
+    launch(run_train, *words, "--out", tmp_path / "2", count=2, where=tmp_path / "text")
     ours, theirs = (load_file(list_checkpoints(tmp_path / n)[-1] / "learned.safetensors") for n in ("1", "2"))
     assert ours.keys() == theirs.keys() and len(ours) == 8
     assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-6
