@@ -14,6 +14,7 @@ from minigpt import GPT, Error, GPTConfig
 from minigpt.chat import Chat, converse
 from minigpt.generation import Memory, beam_search, generate
 from minigpt.tokenizer import Tokenizer
+from minigpt.tuning import extended, prefix, prompt
 
 BYTES = Tokenizer.train([""], 257)  # a token is a byte, and 256 is the end of text
 E = BYTES.eot
@@ -72,14 +73,14 @@ def test_the_same_tokens_as_from_scratch(kind, history, choice):
         ours = chat.answer(text)
         said.append(b(text))
         kept = said[ours.forgotten :]
-        prompt = [E, *b("Be kind."), E] + [token for each in kept for token in (*each, E)]
+        read = [E, *b("Be kind."), E] + [token for each in kept for token in (*each, E)]
         if choice == "beams":
             processing = {name: value for name, value in options.items() if name != "beams"} | options["beams"]
-            wanted = beam_search(model, [prompt], use_cache=False, eos=E, **processing)[0][0].tokens
+            wanted = beam_search(model, [read], use_cache=False, eos=E, **processing)[0][0].tokens
         else:
-            wanted = generate(model, [prompt], use_cache=False, row=turn, eos=E, **options)[0]
+            wanted = generate(model, [read], use_cache=False, row=turn, eos=E, **options)[0]
         assert ours.tokens == wanted == plain.answer(text).tokens
-        assert read_by(chat) == prompt and plain.last.read_tokens == plain.last.prompt_tokens == len(prompt)
+        assert read_by(chat) == read and plain.last.read_tokens == plain.last.prompt_tokens == len(read)
         assert history is None or len(kept) <= history
         said.append([token for token in wanted if token != E])
         forgot |= ours.forgotten > 0
@@ -111,6 +112,25 @@ def test_beams_read_the_prompt_once_and_their_answer_again():
     answer = [token for token in first.tokens if token != E]
     assert first.read_tokens == 9 and second.read_tokens == len(answer) + 1 + 2 + 1
     assert second.prompt_tokens == 9 + second.read_tokens
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_virtual_tokens_and_prefixes_come_first_in_every_turn(method, choice):
+    model, options = make("gpt2", std=0.2, context=60), CHOICES[choice] | {"max_new_tokens": 7, "extra": (ends_soon,)}
+    if method == "prompt":
+        prompt.attach(model, prompt.PromptConfig(length=4, start="uniform", scale=2.0))
+        before = extended.ids(model)
+    else:
+        prefix.attach(model, prefix.PrefixConfig(length=4))
+        randomize(model, 0.2)
+        before = []
+    chat, plain = (Chat(model, BYTES, "S", before=before, use_cache=cache, **options) for cache in (True, False))
+    for text in SCRIPT[:4]:
+        ours, wanted = chat.answer(text), plain.answer(text)
+        assert ours.tokens == wanted.tokens and read_by(chat)[: len(before) + 2] == [*before, E, *b("S")]
+        assert ours.prompt_tokens + (4 if method == "prefix" else 0) <= 60
+    assert chat.last.forgotten > 0
 
 
 def test_a_memory_is_for_one_prompt():
