@@ -11,7 +11,7 @@ from contextlib import nullcontext
 import lora
 from minigpt import cli
 from minigpt.errors import Error
-from minigpt.sample_options import Beams, Choosing, Drafting, Input, Output, Steering
+from minigpt.sample_options import Beams, Choosing, Drafting, Input, Output, Steering, Talking
 
 EXAMPLES = """
 examples:
@@ -25,6 +25,7 @@ examples:
   python sample.py runs/notes --draft runs/small --draft-tokens 4       the law of runs/notes, a small model guessing
   python sample.py runs/notes --prompts notes.txt --score               how likely is each text
   python sample.py runs/notes --interactive                             a line in, its continuation out; Ctrl-D ends
+  python sample.py runs/nurse --chat --system "Answer briefly." --history 3  a conversation, line by line
   python sample.py runs/letters                                         an adapter, beside the model it names
   python sample.py runs/notes --adapter runs/letters                    the same, of any kind: LoRA, prompt, prefix
   python sample.py runs/notes --prompt A --prompt B --adapter base --adapter runs/letters    one for each prompt
@@ -37,11 +38,11 @@ Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 stopped by 
 
 
 def main():
-    options = cli.parse(
-        Input, Choosing, Steering, Beams, Drafting, Output, prog="sample.py", description=__doc__, epilog=EXAMPLES
-    )
-    source, choosing, steering, beams, drafting, output = options
+    records = (Input, Talking, Choosing, Steering, Beams, Drafting, Output)
+    options = cli.parse(*records, prog="sample.py", description=__doc__, epilog=EXAMPLES)
+    source, talking, choosing, steering, beams, drafting, output = options
     prompts = source.read()
+    talking.check(source, choosing, steering, beams, drafting, output)
     drafting.check(choosing, steering, beams, output)
     import torch  # only now: --help and a mistyped option should not wait for it
 
@@ -60,7 +61,9 @@ def main():
     session = Session(writer, adapters, choosing, beams, output, source.eot)
     drafted = serving(draft, output.weights) if draft else nullcontext()
     with serving(model, output.weights), lora.serving(model), drafted:
-        if source.interactive:
+        if talking.chat:
+            session.chat(lines_of_stdin(), talking)
+        elif source.interactive:
             session.answer_lines(lines_of_stdin())
         else:
             session.write_all(prompts)

@@ -10,7 +10,7 @@ at other positions, and is read anew.
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from minigpt.corpus.talk import Layout, first_kept
@@ -46,8 +46,9 @@ class Chat:
 
     system: what it is told before all else, and never forgets. history: how many utterances it sees at most, the one
     to be answered among them; 3 are an utterance, the answer, and the next. Answer i draws from (seed, i): the same
-    seed and words give the same conversation, with a cache or without. `options` are those of `stream`; with
-    `num_beams` above 1, of `beam_search`.
+    seed and words give the same conversation, with a cache or without. `options` are those of `stream`. With `beams`,
+    options of `beam_search` such as {"num_beams": 4}, an answer is the likeliest that it finds. `before`: virtual
+    tokens that every prompt begins with (tuning/prompt.py).
 
     >>> from minigpt import GPTConfig
     >>> tokenizer = Tokenizer.train(["x"], 300)
@@ -66,7 +67,8 @@ class Chat:
         history: int | None = None,
         max_new_tokens: int = 128,
         stop: tuple[str, ...] = (),
-        num_beams: int = 1,
+        beams: dict | None = None,
+        before: Sequence[int] = (),
         use_cache: bool = True,
         **options,
     ):
@@ -75,7 +77,8 @@ class Chat:
         self.model, self.tokenizer, self.layout = model, tokenizer, Layout.of(tokenizer)
         self.system = [tokenizer.encode(system)] if system else []
         self.history, self.max_new_tokens, self.stop = history, max_new_tokens, stop
-        self.num_beams, self.use_cache, self.options = num_beams, use_cache, {"eos": self.layout.end} | options
+        self.beams, self.before, self.use_cache = beams, list(before), use_cache
+        self.options = {"eos": self.layout.end} | options
         self.answers = 0
         self.begin()
 
@@ -97,13 +100,13 @@ class Chat:
             raise Error("nothing was said: write something")
         said = [*self.said, self.tokenizer.encode(text)]
         first = self._first_seen(said)
-        prompt = self.layout.join(self.system + said[first:])
+        prompt = self.before + self.layout.join(self.system + said[first:])
         return self._told(said, first, prompt, self._tokens(prompt), TextStream(self.tokenizer, self.stop))
 
     def _first_seen(self, said: list[list[int]]) -> int:
         """The oldest utterance that the prompt still holds."""
         context = context_of(self.model)
-        head, new = len(self.layout.join(self.system)), len(said[-1]) + 1
+        head, new = len(self.before + self.layout.join(self.system)), len(said[-1]) + 1
         if head + new > context:
             told = f" after {head} of the system's" if self.system else ""
             raise Error(f"this has {new} tokens{told}, the model's context holds {context}: shorten it")
@@ -113,10 +116,10 @@ class Chat:
 
     def _tokens(self, prompt: list[int]) -> Iterator[int]:
         options = {"max_new_tokens": self.max_new_tokens} | self.options
-        if self.num_beams > 1:
-            options = {name: value for name, value in options.items() if name not in CHANCE}
-            options |= {"num_beams": self.num_beams, "use_cache": self.use_cache, "memory": self.memory}
-            return iter(beam_search(self.model, [prompt], **options)[0][0].tokens)
+        if self.beams:
+            options = {name: value for name, value in options.items() if name not in CHANCE} | self.beams
+            found = beam_search(self.model, [prompt], use_cache=self.use_cache, memory=self.memory, **options)
+            return iter(found[0][0].tokens)
         options["row"] = self.answers
         if self.memory is None:
             return iter(generate(self.model, [prompt], use_cache=False, **options)[0])

@@ -39,6 +39,34 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Talking:
+    """Conversation: each line is answered, and remembered (docs/chat.md)."""
+
+    chat: bool = False  # talk on standard input; an empty line begins anew, Ctrl-D ends
+    system: str = ""  # what the model is told before all else, and never forgets
+    history: int | None = None  # utterances of both sides that it sees at most; else what the context has room for
+
+    def __post_init__(self):
+        at_least_1(self, "history")
+        if not self.chat and (self.system or self.history):
+            raise Error("--system and --history are of a conversation: give --chat")
+
+    def check(self, source: Input, choosing, steering, beams, drafting, output):
+        """`Error` for what a conversation cannot have, of all that can be chosen."""
+        others = {"--prompt": bool(source.prompt), "--prompts": bool(source.prompts), "--no-eot": not source.eot}
+        others |= {"--interactive": source.interactive, "--num-samples": choosing.num_samples > 1}
+        others |= {
+            "--best-of": choosing.best_of is not None,
+            "--slide": steering.slide,
+            "--draft": bool(drafting.draft),
+        }
+        others |= {"--num-return": beams.num_return > 1, "--show-beams": beams.show_beams}
+        others |= {"--beams-html": bool(beams.beams_html), "--score": output.score}
+        for name in (name for name, given in others.items() if given and self.chat):
+            raise Error(f"--chat answers each line of standard input once: leave out --chat or {name}")
+
+
+@dataclass(frozen=True)
 class Choosing:
     """How the next token is chosen."""
 

@@ -1,6 +1,10 @@
 """A conversation: what the model reads by hand, the same tokens as from scratch, and each token read once."""
 
+import importlib.util
+import io
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ from minigpt import GPT, Error, GPTConfig
 from minigpt.chat import Chat, converse
 from minigpt.generation import Memory, beam_search, generate
 from minigpt.tokenizer import Tokenizer
+from minigpt.tuning import extended, prefix, prompt
 
 BYTES = Tokenizer.train([""], 257)  # a token is a byte, and 256 is the end of text
 E = BYTES.eot
@@ -53,7 +58,7 @@ def test_what_the_model_reads_in_four_turns_by_hand():
 CHOICES = {
     "greedy": {"temperature": 0},
     "sampled": {"temperature": 1.5, "top_k": 30, "seed": 7, "repetition_penalty": 1.2},
-    "beams": {"num_beams": 3, "no_repeat_ngram": 2},
+    "beams": {"beams": {"num_beams": 3, "length_penalty": 0.5}, "no_repeat_ngram": 2},
 }
 
 
@@ -68,13 +73,14 @@ def test_the_same_tokens_as_from_scratch(kind, history, choice):
         ours = chat.answer(text)
         said.append(b(text))
         kept = said[ours.forgotten :]
-        prompt = [E, *b("Be kind."), E] + [token for each in kept for token in (*each, E)]
+        read = [E, *b("Be kind."), E] + [token for each in kept for token in (*each, E)]
         if choice == "beams":
-            wanted = beam_search(model, [prompt], use_cache=False, eos=E, **options)[0][0].tokens
+            processing = {name: value for name, value in options.items() if name != "beams"} | options["beams"]
+            wanted = beam_search(model, [read], use_cache=False, eos=E, **processing)[0][0].tokens
         else:
-            wanted = generate(model, [prompt], use_cache=False, row=turn, eos=E, **options)[0]
+            wanted = generate(model, [read], use_cache=False, row=turn, eos=E, **options)[0]
         assert ours.tokens == wanted == plain.answer(text).tokens
-        assert read_by(chat) == prompt and plain.last.read_tokens == plain.last.prompt_tokens == len(prompt)
+        assert read_by(chat) == read and plain.last.read_tokens == plain.last.prompt_tokens == len(read)
         assert history is None or len(kept) <= history
         said.append([token for token in wanted if token != E])
         forgot |= ours.forgotten > 0
@@ -101,11 +107,30 @@ def test_a_turn_reads_its_own_tokens_only():
 
 
 def test_beams_read_the_prompt_once_and_their_answer_again():
-    chat = Chat(make(context=200), BYTES, num_beams=4, max_new_tokens=8)
+    chat = Chat(make(context=200), BYTES, beams={"num_beams": 4}, max_new_tokens=8)
     first, second = chat.answer("a cough"), chat.answer("no")
     answer = [token for token in first.tokens if token != E]
     assert first.read_tokens == 9 and second.read_tokens == len(answer) + 1 + 2 + 1
     assert second.prompt_tokens == 9 + second.read_tokens
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_virtual_tokens_and_prefixes_come_first_in_every_turn(method, choice):
+    model, options = make("gpt2", std=0.2, context=60), CHOICES[choice] | {"max_new_tokens": 7, "extra": (ends_soon,)}
+    if method == "prompt":
+        prompt.attach(model, prompt.PromptConfig(length=4, start="uniform", scale=2.0))
+        before = extended.ids(model)
+    else:
+        prefix.attach(model, prefix.PrefixConfig(length=4))
+        randomize(model, 0.2)
+        before = []
+    chat, plain = (Chat(model, BYTES, "S", before=before, use_cache=cache, **options) for cache in (True, False))
+    for text in SCRIPT[:4]:
+        ours, wanted = chat.answer(text), plain.answer(text)
+        assert ours.tokens == wanted.tokens and read_by(chat)[: len(before) + 2] == [*before, E, *b("S")]
+        assert ours.prompt_tokens + (4 if method == "prefix" else 0) <= 60
+    assert chat.last.forgotten > 0
 
 
 def test_a_memory_is_for_one_prompt():
@@ -228,3 +253,57 @@ def test_records_for_scripts(doctor, capsys):
     assert first["tokens"] == [*b("多久了？😀"), E] and first["read_tokens"] == first["prompt_tokens"] == 8
     assert second["text"] == "Drink. Rest." and second["read_tokens"] == 8 and second["forgotten"] == 0
     assert err.count('with the text field "content"') == 2
+
+
+@pytest.fixture
+def talk(doctor, tmp_path, monkeypatch, capsys):
+    """sample.py RUN --chat in this process: what it prints for these lines."""
+    doctor.save_pretrained(tmp_path)
+    BYTES.save(tmp_path)
+    spec = importlib.util.spec_from_file_location("sample", Path(__file__).parents[1] / "sample.py")
+    sample = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sample)
+
+    def call(*args, lines=()):
+        monkeypatch.setattr(sys, "argv", ["sample.py", str(tmp_path), "--chat", *args])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in lines)))
+        sample.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_a_conversation_on_the_command_line(talk):
+    assert talk("--greedy", lines=["咳嗽", "三天", "", "咳嗽"]) == "多久了？😀\nDrink. Rest.\n多久了？😀\n"
+    assert talk("--greedy", "--stop", "Re", lines=["咳嗽", "三天"]) == "多久了？😀\nDrink. \n"
+    found = [
+        json.loads(line) for line in talk("--greedy", "--json", "--history", "1", lines=["咳嗽", "咳嗽"]).splitlines()
+    ]
+    assert [each["text"] for each in found] == ["多久了？😀"] * 2 and found[1]["forgotten"] == 2
+    found = json.loads(talk("--num-beams", "3", "--json", "--system", "S", lines=["咳嗽"]))
+    assert found["prompt_tokens"] == 10
+
+
+def test_sampling_on_the_command_line_is_that_of_the_library(talk, doctor):
+    options = {"temperature": 1.7, "top_k": 60, "seed": 3, "max_new_tokens": 20}
+    chat = Chat(doctor, BYTES, **options)
+    wanted = [chat.answer(text).tokens for text in ("a", "b")]
+    words = ["--temperature", "1.7", "--top-k", "60", "--seed", "3", "--max-new-tokens", "20", "--json"]
+    assert [json.loads(line)["tokens"] for line in talk(*words, lines=["a", "b"]).splitlines()] == wanted
+
+
+def test_what_a_conversation_cannot_have(talk, monkeypatch):
+    for words in (
+        ["--prompt", "x"],
+        ["--score"],
+        ["--best-of", "2"],
+        ["--slide"],
+        ["--no-eot"],
+        ["--num-samples", "2"],
+    ):
+        with pytest.raises(Error, match=f"leave out --chat or {words[0]}"):
+            talk(*words)
+    with pytest.raises(Error, match="--history is 0"):
+        talk("--history", "0")
+    with pytest.raises(Error, match="give --chat"):
+        talk("--no-chat", "--system", "x")

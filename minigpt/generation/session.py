@@ -2,6 +2,7 @@
 
     session.write_all(prompts)     texts as they are made; beams, the best of several, how likely; records for scripts
     session.answer_lines(lines)    a line in, its continuation out
+    session.chat(lines, talking)   a line in, its answer out, and both remembered (chat.py)
 
 Which adapter a prompt has is the business of `adapters` (tuning/composed.py): this file asks it to put the right ones
 to work, and for the ids that the model is to read.
@@ -11,9 +12,10 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 
+from minigpt.chat import Chat, converse
 from minigpt.errors import Error
 from minigpt.generation.writer import Text, Writer, record
-from minigpt.sample_options import Beams, Choosing, Output
+from minigpt.sample_options import Beams, Choosing, Output, Talking
 
 
 class Session:
@@ -114,6 +116,16 @@ class Session:
                     for piece in self.writer.pieces(ids, row):
                         print(piece, end="", flush=True)
                     print(flush=True)
+
+    def chat(self, lines: Iterable[str], talking: Talking):
+        """Answers as they are made, or records of them."""
+        writer = self.writer
+        beams = writer.searching() if self.beams.num_beams > 1 else None
+        with self.adapters.rows([0]):
+            options = {"beams": beams, "before": self.adapters.before(0), "stop": writer.steering.stop}
+            options |= writer.limits | writer.sampling
+            chat = Chat(writer.model, writer.tokenizer, talking.system, talking.history, **options)
+            converse(chat, lines, self.output.json)
 
 
 def lines_of_stdin() -> Iterator[str]:

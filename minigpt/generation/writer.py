@@ -113,16 +113,24 @@ class Writer:
     def search(self, ids: list[int]) -> tuple[list[Text], str, str]:
         """The best beams of a prompt, and the tree of the search as text and as a page."""
         it, traces = self.beams, []
-        stopping = {"true": True, "false": False}.get(it.early_stopping, it.early_stopping)
-        found = beam_search(
-            self.model, [ids], num_beams=it.num_beams, num_return_sequences=it.num_return, groups=it.groups,
-            length_penalty=it.length_penalty, early_stopping=stopping, diversity=it.diversity, traces=traces,
-            contains=[self.tokenizer.encode(phrase) for phrase in self.steering.contains], **self.limits,
-        )[0]  # fmt: skip
+        found = beam_search(self.model, [ids], traces=traces, **self.searching(), **self.limits)[0]
         texts = [self.cut(beam.tokens, score=beam.score, logprob=beam.total, logprobs=beam.logprobs) for beam in found]
         tree = as_text(traces[0], self.tokenizer.decode, most=it.num_beams) if it.show_beams else ""
         page = as_html(traces[0], self.tokenizer.decode, "Beam search", most=it.num_beams) if it.beams_html else ""
         return texts, tree, page
+
+    def searching(self) -> dict:
+        """The options of `beam_search` but those that `generate` has too."""
+        it = self.beams
+        return {
+            "num_beams": it.num_beams,
+            "num_return_sequences": it.num_return,
+            "groups": it.groups,
+            "diversity": it.diversity,
+            "length_penalty": it.length_penalty,
+            "early_stopping": {"true": True, "false": False}.get(it.early_stopping, it.early_stopping),
+            "contains": [self.tokenizer.encode(phrase) for phrase in self.steering.contains],
+        }
 
     def rate(self, ids: list[int]) -> dict:
         """How likely the model finds a text, after its first token."""
