@@ -55,7 +55,7 @@ def main():
         torch.set_num_threads(output.threads)
     model, tokenizer, adapters = load(source)
     if answers.has_head(source.model):
-        return answer(source, output, model, tokenizer, adapters)
+        return answers.answer(source, output, model, tokenizer, adapters, lines_of_stdin())
     draft = load_draft(drafting, tokenizer) if drafting.draft else None
     writer = Writer(model, tokenizer, choosing, steering, beams, draft, drafting.draft_tokens)
     session = Session(writer, adapters, choosing, beams, output, source.eot)
@@ -84,24 +84,13 @@ def load(source: Input):
     if (theirs := tokenizer.vocab_size) > (ours := model.config.vocab_size):
         raise Error(f"{directory}: the tokenizer has {theirs} tokens, the model {ours}: they do not belong together")
     adapters = composed.Adapters(model, itself or source.adapter, {"LORA": lora})
+    for each in adapters.rounded:
+        print(f"{each} learned beside weights in four bits: the model's are rounded so", file=sys.stderr)
     if source.merge:
         if not lora.names(model):
             raise Error("--merge puts one LoRA adapter into the weights: give --adapter once")
         lora.merge(model)
     return model, tokenizer, adapters
-
-
-def answer(source: Input, output: Output, model, tokenizer, adapters):
-    """Of a directory with the head of a task: what it says of each text."""
-    from minigpt import answers, heads
-    from minigpt.generation.session import lines_of_stdin
-
-    if len(set(source.adapter)) > 1:
-        raise Error("a task's head was trained with one model: give --adapter once, or not at all")
-    task = heads.load(model, source.model)
-    questions = answers.read_questions(source, task.config.task)
-    answerer = answers.Answerer(task, tokenizer, adapters, output)
-    answerer.answer_lines(lines_of_stdin()) if source.interactive else answerer.answer_all(questions)
 
 
 def load_draft(drafting: Drafting, tokenizer):

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
+from minigpt import heads
 from minigpt.corpus.labelled import cut
 from minigpt.errors import Error
 from minigpt.generation.checks import context_of
@@ -22,12 +23,25 @@ from minigpt.generation.reader import evaluating
 from minigpt.generation.writer import read_records
 from minigpt.heads import Task
 from minigpt.inputs import N_WORDS, Example, collate
+from minigpt.model import GPT
 from minigpt.sample_options import Input, Output
 from minigpt.tokenizer import Tokenizer
 
 SHOWN = 5  # classes that a line names
 
 Texts = tuple[str, ...]  # what one question asks about
+
+
+def answer(source: Input, output: Output, model: GPT, tokenizer: Tokenizer, adapters, lines: Iterable[str]):
+    """All questions of the options, or of the `lines` of --interactive, by the head in the directory."""
+    if len(set(source.adapter)) > 1:
+        raise Error("a task's head was trained with one model: give --adapter once, or not at all")
+    task = heads.load(model, source.model)
+    answerer = Answerer(task, tokenizer, adapters, output)
+    if source.interactive:
+        answerer.answer_lines(lines)
+    else:
+        answerer.answer_all(read_questions(source, task.config.task))
 
 
 class Answerer:
@@ -103,7 +117,7 @@ def read_questions(source: Input, kind: str) -> list[Texts]:
         for place, record in read_records(source.prompts):
             records.append(record)
             where.append(place)
-    if not records and not source.interactive:
+    if not records:
         raise Error("a task answers about texts: give --prompt, or --prompts with a file of them")
     return [_texts(record, kind, place) for record, place in zip(records, where, strict=True)]
 

@@ -70,6 +70,8 @@ class Writer:
             raise Error(f"{where} is empty: write something, or leave out --no-eot")
         if len(ids) > (context := context_of(self.model) - len(before)):
             raise Error(f"{where} has {len(ids)} tokens, the model's context holds {context}: shorten it")
+        if self.draft and before:
+            raise Error("a draft cannot read the virtual tokens of a prompt that was tuned: leave out --draft")
         if self.draft:
             checked_limit(self.model, self.draft, len(ids), self.steering.max_new_tokens)
         return [*before, *ids]

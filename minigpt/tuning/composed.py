@@ -81,16 +81,16 @@ class Adapters:
         except self.errors:
             return False
 
-    def label(self, prompt: int) -> str | None:
-        """The directory that a prompt was given, for records."""
-        return self.directories[prompt if len(self.directories) > 1 else 0] if self.directories else None
+    def label(self, number: int) -> str | None:
+        """The directory that the prompt of that number was given, for records."""
+        return self.directories[number if len(self.directories) > 1 else 0] if self.directories else None
 
-    def name(self, prompt: int) -> str | None:
-        return self.names[self.label(prompt) or "base"]
+    def name(self, number: int) -> str | None:
+        return self.names[self.label(number) or "base"]
 
-    def before(self, prompt: int) -> list[int]:
+    def before(self, number: int) -> list[int]:
         """The virtual tokens that its text begins with."""
-        name = self.name(prompt)
+        name = self.name(number)
         return prompt.ids(self.model, name) if name in prompt.names(self.model) else []
 
     def chunks(self, owners: list[int], size: int) -> Iterator[list[int]]:
@@ -100,9 +100,9 @@ class Adapters:
             yield from (rows[i : i + size] for i in range(0, len(rows), size))
 
     @contextmanager
-    def rows(self, prompts: list[int]) -> Iterator[None]:
+    def rows(self, numbers: list[int]) -> Iterator[None]:
         """Inside, each row of a batch has what its prompt was given."""
-        names = [self.name(prompt) for prompt in prompts]
+        names = [self.name(number) for number in numbers]
         if len(set(names)) > 1:
             with mixed.rows(self.model, names, *self.others):
                 yield
