@@ -1,5 +1,7 @@
 """Eight rows, eight methods, one pass: each row is what it would be alone with its method."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import model, randomize
@@ -73,6 +75,7 @@ def test_texts_are_those_of_single_runs_greedy_seeded_and_beams(kind, shift):
         "greedy": lambda rows, place: generate(gpt, rows, 6, temperature=0),
         "uncached": lambda rows, place: generate(gpt, rows, 6, temperature=0, use_cache=False),
         "seeded": lambda rows, place: generate(gpt, rows, 6, temperature=1.5, seed=3, row=place),
+        "ending": lambda rows, place: generate(gpt, rows, 9, temperature=1.5, seed=4, row=place, eos=range(0, 61, 5)),
         "beams": lambda rows, place: [
             [beam.tokens for beam in each] for each in beam_search(gpt, rows, num_beams=3, max_new_tokens=4)
         ],
@@ -83,6 +86,7 @@ def test_texts_are_those_of_single_runs_greedy_seeded_and_beams(kind, shift):
         for way, read in ways.items():
             assert alone(gpt, names, place, text, read)[0] == together[way][place], (way, names)
     assert together["greedy"] == together["uncached"] and len({tuple(row) for row in together["seeded"]}) == 8
+    assert len({len(row) for row in together["ending"]}) > 2  # rows leave the batch one by one
 
 
 def test_the_base_row_is_the_base_untouched():
@@ -164,3 +168,22 @@ def test_what_rows_cannot_be_is_said_and_leaves_nothing_behind():
     ):
         gpt(x)
     assert torch.equal(gpt(x), before) and gpt.position_embedding is places
+
+
+def test_the_example_of_the_docs_runs(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parent.parent / "docs" / "rows.md").read_text()
+    gpt = model(std=0.2, context=40)
+    gpt.save_pretrained(tmp_path / "runs" / "notes")
+    makers = {
+        "letters": (lora, lora.Config()),
+        "triage": (adapter, adapter.Config()),
+        "short": (prompt, prompt.Config(length=3)),
+        "style": (prefix, prefix.Config(length=2)),
+    }
+    for name, (method, config) in makers.items():
+        method.attach(gpt, config)
+        method.save(gpt, tmp_path / "runs" / name, "default")
+        method.detach(gpt)
+    monkeypatch.chdir(tmp_path)
+    exec(text.split("```python\n")[1].split("```")[0], {})  # the text is ours
+    assert capsys.readouterr().out.count("]") == 6
