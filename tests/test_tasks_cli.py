@@ -274,7 +274,9 @@ class Remembering:
 
 @pytest.mark.parametrize(("every", "kept"), [(1, [1, 2, 4, 5]), (0, [6])])
 def test_the_best_is_kept_by_accuracy_and_then_by_loss_or_else_the_last(every, kept):
-    task, seen = task_of("classification"), []
+    task, seen, log = task_of("classification"), [], Remembering()
+    if not every:
+        log.record("eval", 0, accuracy=0.9, loss=0.0)  # of where the run was stopped the first time
     found = iter([(0.5, 1.0), (0.6, 2.0), (0.6, 2.5), (0.6, 1.5), (0.7, 3.0), (0.6, 0.1)])
     step = [0]
 
@@ -291,7 +293,7 @@ def test_the_best_is_kept_by_accuracy_and_then_by_loss_or_else_the_last(every, k
     batches = TaskBatches("classification", examples("classification"), 4, 0, V)
     compute = Compute(task.gpt, objective=TaskLoss(task))
     optimizer, loop = torch.optim.SGD(task.parameters(), lr=0.0), LoopConfig(steps=6, eval_every=every)
-    fit(task, optimizer, batches, loop, hooks, Remembering(), Progress(), compute=compute)
+    fit(task, optimizer, batches, loop, hooks, log, Progress(), compute=compute)
     assert seen == kept
 
 
