@@ -99,33 +99,22 @@ def train(options: Options, ranks) -> int:
     """The run that the options describe, in as many processes as `ranks` has."""
     from minigpt.training import compose
     from minigpt.training.building import build
-    from minigpt.training.checkpoint import save_checkpoint
-    from minigpt.training.loop import Hooks, fit
-    from minigpt.training.schedule import learning_rate
+    from minigpt.training.loop import fit
 
     options, run = build(options, ranks, dict.fromkeys(LORA, Lora))
-    subject, compute, out, loop = run.subject, run.compute, options.run.out, options.loop
-    model, module, job = compute.model, compute.module, compose.describe(options, run.context, compute)
-    print(subject.announce(model, job, loop.steps, trained=bool(options.shape.init)))
+    subject, compute, out, steps = run.subject, run.compute, options.run.out, options.loop.steps
+    module, job = compute.module, compose.describe(options, run.context, compute)
+    print(subject.announce(compute.model, job, steps, trained=bool(options.shape.init)))
     print(f"method      {options.method.method}: {run.report}\n{compute.describe()}", flush=True)
     if ranks.main:
         compose.begin(options.run, subject.tokenizer, dump(*command.kept(options)))
-    hooks = Hooks(
-        learning_rate=lambda step: learning_rate(step, loop.steps, options.schedule),
-        evaluate=lambda: subject.judge(compute, run.validation, options.run.eval_batches),
-        sample=ranks.once(compose.sampler(subject, run.method, options, compute)),
-        improved=lambda: ranks.save(run.kept, module, out),
-        save=lambda progress: save_checkpoint(out, run.state, module, run.optimizer, progress, options.run.keep, ranks),
-        score=subject.score,
-        say=subject.say,
-        before_step=lambda step: run.method.before_step(model, step),
-    )
-    log = ranks.log(out, run.progress.step, loop.steps, options.run.tensorboard)
+    hooks = hooks_of(options, run, ranks)
+    log = ranks.log(out, run.progress.step, steps, options.run.tensorboard)
     try:
         if not run.progress.step:
             log.record("method", 0, method=options.method.method, **run.report.record())
-        clip = options.optimizing.clip
-        progress, stopped = fit(module, run.optimizer, run.batches, loop, hooks, log, run.progress, clip, compute)
+        state = run.optimizer, run.batches, options.loop, hooks, log, run.progress
+        progress, stopped = fit(module, *state, options.optimizing.clip, compute)
         ranks.load(run.kept, module, out)
         found = compose.finish(options, run, hooks, progress, log)
     finally:
@@ -133,6 +122,27 @@ def train(options: Options, ranks) -> int:
     if ranks.main:
         compose.report(options, subject, found, job, progress, compute)
     return command.goodbye(options, stopped)
+
+
+def hooks_of(options: Options, run, ranks):
+    """What the loop does beside learning."""
+    from minigpt.training import compose
+    from minigpt.training.checkpoint import save_checkpoint
+    from minigpt.training.loop import Hooks
+    from minigpt.training.schedule import learning_rate
+
+    subject, compute, config = run.subject, run.compute, options.run
+    state = config.out, run.state, compute.module, run.optimizer
+    return Hooks(
+        learning_rate=lambda step: learning_rate(step, options.loop.steps, options.schedule),
+        evaluate=lambda: subject.judge(compute, run.validation, config.eval_batches),
+        sample=ranks.once(compose.sampler(subject, run.method, options, compute)),
+        improved=lambda: ranks.save(run.kept, compute.module, config.out),
+        save=lambda progress: save_checkpoint(*state, progress, config.keep, ranks),
+        score=subject.score,
+        say=subject.say,
+        before_step=lambda step: run.method.before_step(compute.model, step),
+    )
 
 
 if __name__ == "__main__":

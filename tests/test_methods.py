@@ -1,5 +1,6 @@
 """train.py --method: what learns, what stays bit for bit, what is kept, and that a run goes on as if nothing was."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,16 @@ from minigpt.training.checkpoint import list_checkpoints
 from minigpt.training.optimizer import make_groups
 from minigpt.training.options import OptimizerConfig
 from minigpt.tuning import adapter, methods, prefix, prompt, ptuning
-from minigpt.tuning.options import BESIDE, VIRTUAL, WHOLE, BottleneckConfig, PartConfig, VirtualConfig
+from minigpt.tuning.options import (
+    BESIDE,
+    RATES,
+    VIRTUAL,
+    WHOLE,
+    BottleneckConfig,
+    MethodConfig,
+    PartConfig,
+    VirtualConfig,
+)
 
 LORA = ("lora", "qlora")
 METHODS = (*WHOLE, *BESIDE, *LORA)
@@ -237,6 +247,13 @@ def test_a_prompt_begins_as_a_text(notes, bases, tmp_path, monkeypatch):
     ids = watched["subject"].tokenizer.encode("fever")
     rows = GPT.from_pretrained(bases["llama"]).token_embedding.weight[[ids[i % len(ids)] for i in range(4)]]
     torch.testing.assert_close(load_file(run / "adapter_model.safetensors")["prompt_embeddings"], rows.detach())
+
+
+def test_help_names_the_rate_of_every_method():
+    found = re.findall(r"([\d.e-]+) \(([a-z0-9, ]+)\)", " ".join(MethodConfig.__doc__.split()))
+    assert {name: float(rate) for rate, names in found for name in names.split(", ")} == RATES
+    assert [MethodConfig(method="prompt").head_rate(0.1), MethodConfig(method="lora").head_rate(0.1)] == [4e-3, 0.1]
+    assert MethodConfig().rate(new=True) == 4e-3 and MethodConfig().rate(new=False) == 2e-3
 
 
 WRONG = [

@@ -35,7 +35,7 @@ class Log:
             for name, value in values.items():
                 if isinstance(value, str):
                     self.board.add_text(f"{kind}/{name}", value, step)
-                else:
+                elif isinstance(value, int | float):
                     self.board.add_scalar(f"{kind}/{name}", value, step)
 
     def best(self, score) -> tuple:

@@ -80,13 +80,6 @@ class Beside(Method):
         self.room.load(model, directory)
 
 
-class Bottleneck(Beside):
-    """Adapters behind the sub-layers."""
-
-    def save(self, model: GPT, directory: Path, base: str):
-        adapter.save(model, directory)
-
-
 class Prompt(Beside):
     """Virtual tokens before the text, as they are or out of an encoder."""
 
@@ -142,7 +135,7 @@ def make(name: str, options: Options, encode: Callable[[str], Sequence[int]], se
         return _virtual(name, virtual, () if virtual.start_text is None else tuple(encode(virtual.start_text)), seed)
     if name == "adapter":
         config = adapter.AdapterConfig(bottleneck=bottleneck.bottleneck, after=bottleneck.after, exact=bottleneck.exact)
-        return Bottleneck(name, adapter, config)
+        return Beside(name, adapter, config)
     if name == "top":
         return Top(parts.top)
     return Gradual(parts.every, parts.direction) if name == "gradual" else {"full": Full, "head": Head}[name]()

@@ -7,10 +7,10 @@ from minigpt.errors import Error, nearest
 WHOLE = ("full", "top", "gradual", "head")  # a run keeps a whole model
 BESIDE = ("adapter", "prompt", "ptuning", "prefix", "ptuning2")  # a run keeps what stands beside the model of --init
 VIRTUAL = ("prompt", "ptuning", "prefix", "ptuning2")  # something stands before the text
-# Peak learning rates that did well in short trials on a base of 4 million parameters (docs/tasks.md).
+# Peak learning rates that did well in short trials (docs/tasks.md).
 RATES = {
-    "full": 1e-3, "top": 1e-3, "gradual": 1e-3, "head": 1e-2, "adapter": 2e-3, "prompt": 0.3, "ptuning": 3e-3,
-    "prefix": 3e-3, "ptuning2": 3e-2, "lora": 4e-3, "qlora": 4e-3,
+    "full": 2e-3, "top": 5e-3, "gradual": 5e-3, "head": 1e-2, "adapter": 1e-2, "prompt": 0.1, "ptuning": 1e-2,
+    "prefix": 5e-3, "ptuning2": 0.1, "lora": 1e-2, "qlora": 1e-2,
 }  # fmt: skip
 NEW = 4e-3  # of a model that has learned nothing yet
 HEAD = 4e-3  # of a task's head beside virtual tokens
@@ -22,7 +22,8 @@ class MethodConfig:
     """Method: what learns.
 
     full, top, gradual and head change the model and keep a whole one; the others leave the model of --init as it is,
-    bit for bit, and keep what stands beside it. Each has a learning rate of its own where --lr is not given.
+    bit for bit, and keep what stands beside it. Where --lr is not given it is 2e-3 (full), 5e-3 (top, gradual, prefix),
+    1e-2 (head, adapter, ptuning, lora, qlora) or 0.1 (prompt, ptuning2): good for a small model; less for a large one.
     """
 
     method: str = "full"  # full, top, gradual, head, adapter, prompt, ptuning, prefix, ptuning2, lora or qlora
