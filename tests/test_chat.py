@@ -107,11 +107,17 @@ def test_a_turn_reads_its_own_tokens_only():
 
 
 def test_beams_read_the_prompt_once_and_their_answer_again():
-    chat = Chat(make(context=200), BYTES, beams={"num_beams": 4}, max_new_tokens=8)
-    first, second = chat.answer("a cough"), chat.answer("no")
-    answer = [token for token in first.tokens if token != E]
-    assert first.read_tokens == 9 and second.read_tokens == len(answer) + 1 + 2 + 1
-    assert second.prompt_tokens == 9 + second.read_tokens
+    two = torch.full((257,), -torch.inf).index_fill(0, torch.tensor(b("xy")), 0.0)  # so that all beams look alike
+    options = {"beams": {"num_beams": 4}, "max_new_tokens": 8, "extra": (lambda scores, histories: scores + two,)}
+    model = make(context=200)
+    chat, plain = (Chat(model, BYTES, use_cache=cache, **options) for cache in (True, False))
+    first = chat.answer("a cough")
+    assert first.read_tokens == 9 and first.tokens == plain.answer("a cough").tokens
+    for text in SCRIPT[1:]:
+        before, found = chat.last, chat.answer(text)
+        assert found.read_tokens == 8 + 1 + len(b(text)) + 1
+        assert found.prompt_tokens == before.prompt_tokens + found.read_tokens
+        assert found.tokens == plain.answer(text).tokens
 
 
 @pytest.mark.parametrize("choice", CHOICES)

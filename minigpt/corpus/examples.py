@@ -86,7 +86,7 @@ def open_records(
             reader.leave_out(document, f"an answer and its question do not fit the context of {context} tokens")
             continue
         seen.add(digest)
-        examples.append(_packed(example))
+        examples.append(_small(example))
         keys.append(key)
         tasks.append(document.text.task)
     if not examples:
@@ -129,7 +129,7 @@ def _hash(parts: tuple[str, ...]) -> tuple[bytes, int]:
     return digest, int.from_bytes(digest[:8], "big")
 
 
-def _packed(example: Example) -> Example:
+def _small(example: Example) -> Example:
     return Example(np.asarray(example.ids, dtype=np.int32), np.asarray(example.learned, dtype=bool), example.lost)
 
 

@@ -111,8 +111,7 @@ class Memory(Reader):
 
     def start(self, prompts: list[list[int]]) -> Tensor:
         (text,) = prompts
-        if self.cache.sees is not None:
-            self.cache.join(self.prompt)
+        self.cache.sees = None  # of a search before; its beams are not in `text`, and so forgotten below
         known = 0
         while (
             known < min(len(self.text), len(text) - 1) and self.text[known] == text[known]
