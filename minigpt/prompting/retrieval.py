@@ -15,7 +15,7 @@ that holds the answer to be given would measure nothing.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from minigpt.errors import Error, nearest
 from minigpt.model import GPT
+from minigpt.prompting.template import Example
 from minigpt.tokenizer import Tokenizer
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -142,3 +143,12 @@ def make_retriever(name: str, texts: Sequence[str], model: GPT, tokenizer: Token
     if name in ("random", "fixed"):
         return (Random if name == "random" else Fixed)(texts, seed)
     raise Error(f"retrieve is {name!r}: {nearest(str(name), RETRIEVERS)}")
+
+
+Row = tuple[Example, list[Example]]  # what is asked, and what is shown before it
+
+
+def demonstrated(asked: Sequence[Example], pool: Sequence[Example], retriever: Retriever, k: int) -> Iterator[Row]:
+    """Each with its k nearest of the pool, whose texts `retriever` holds; the nearest last, itself never."""
+    for example in asked:
+        yield example, [pool[place] for place in retriever.nearest(example.text, k)[::-1]] if k else []

@@ -16,7 +16,7 @@ from minigpt.errors import Error
 from minigpt.metrics import Scores, confusion
 from minigpt.model import GPT
 from minigpt.prompting.answers import Candidates, room_of
-from minigpt.prompting.retrieval import Retriever
+from minigpt.prompting.retrieval import Retriever, demonstrated
 from minigpt.prompting.template import Builder, Example, Template
 from minigpt.tokenizer import Tokenizer
 
@@ -79,8 +79,7 @@ def run_trial(
     candidates = Candidates(model, builder.answers, [*front, *builder.prior] if by == "prior" else None)
     room = room_of(model, builder.answers) - len(front)
     labels, answers, fitted, tokens = [], [], 0, 0
-    for query in queries:
-        shown = [pool[place] for place in retriever.nearest(query.text, shots)[::-1]] if shots else []
+    for query, shown in demonstrated(queries, pool, retriever, shots):
         prompt = builder.build(query.text, shown, room)
         answers.append(candidates.choose([*front, *prompt.ids], by))
         labels.append(builder.names.index(query.answer))
