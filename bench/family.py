@@ -29,22 +29,22 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import family_text  # noqa: E402
-import family_toy  # noqa: E402
+import family_text as text  # noqa: E402
+import family_toy as toy  # noqa: E402
 
 from minigpt import GPT, svg  # noqa: E402
 from minigpt.files import write_atomic  # noqa: E402
 
-TOY = ("few_shot", "methods", "adaptation", "lengths", "starts", "instruction")
-TEXT = ("targets", "sizes")
+OF_THE_BASE = {"few_shot": toy, "methods": toy, "lengths": toy, "starts": toy, "instruction": toy, "turns": text}
+OF_THEIR_OWN = {"targets": text, "sizes": text, "adaptation": toy}  # models they train themselves
 ORDER = ("few_shot", "methods", "targets", "turns", "sizes", "adaptation", "lengths", "starts", "instruction")
 
 
 def base(out: Path) -> GPT:
     """The pre-trained toy model, made once."""
     if not (out / "base" / "model.safetensors").is_file():
-        with tqdm(total=family_toy.BASE_STEPS, desc="base", unit="step") as bar:
-            family_toy.pretrain(bar.update).save_pretrained(out / "base")
+        with tqdm(total=toy.BASE_STEPS, desc="base", unit="step") as bar:
+            toy.pretrain(bar.update).save_pretrained(out / "base")
     return GPT.from_pretrained(out / "base").eval()
 
 
@@ -52,13 +52,10 @@ def measure(name: str, out: Path) -> dict:
     """The table of one experiment, and the seconds of the processor it took."""
     if (out / f"{name}.json").is_file():
         return json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-    model = None if name in TEXT else base(out)
+    given = base(out) if name in OF_THE_BASE else out
     began = time.process_time()
     with tqdm(desc=name, unit="step") as bar:
-        if name in TOY:
-            found = getattr(family_toy, name)(model, bar.update)
-        else:
-            found = getattr(family_text, name)(out if name in TEXT else model, bar.update)
+        found = getattr((OF_THE_BASE | OF_THEIR_OWN)[name], name)(given, bar.update)
     found["seconds"] = round(time.process_time() - began)
     write_atomic(out / f"{name}.json", json.dumps(found) + "\n")
     return found

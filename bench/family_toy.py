@@ -5,6 +5,7 @@ Each takes the pre-trained base and gives a table: names of columns, and rows.
 
 import copy
 import random
+from pathlib import Path
 from statistics import mean
 
 import torch
@@ -180,7 +181,7 @@ def starts(base: GPT, tick=int) -> dict:
 
 
 SENTINELS = list(range(toy.SENTINELS, toy.VOCAB))
-ADAPTATION = (0, 30, 100, 300, 900)
+INFILLING_STEPS, ADAPTATION = 1200, (0, 30, 100, 300, 900)
 
 
 def corrupted(generator, rng: random.Random):
@@ -196,11 +197,11 @@ def corrupted(generator, rng: random.Random):
     return batch
 
 
-def adaptation(base: GPT, tick=int) -> dict:
+def adaptation(_: Path, tick=int) -> dict:
     """A base of infilling strings, n steps of plain text, then a soft prompt: how good is it?"""
     generator, rng = torch.Generator().manual_seed(3), random.Random(3)
     infiller, found = toy.make_model(0), []
-    toy.fit(infiller, lambda _: corrupted(generator, rng), BASE_STEPS, 1e-2, "muon", tick)
+    toy.fit(infiller, lambda _: corrupted(generator, rng), INFILLING_STEPS, 1e-2, "muon", tick)
     for steps in ADAPTATION:
         model, generator = copy.deepcopy(infiller), torch.Generator().manual_seed(4)
         if steps:
