@@ -13,6 +13,7 @@ adaptation    span corruption, then n steps of plain text, then a soft prompt   
 lengths       soft prompts of 1 to 50 vectors, text moved or not                           (prompt tuning)
 starts        what a soft prompt begins as                                                 (prompt tuning)
 instruction   a soft prompt, examples, both, none                                          (instruction prompt tuning)
+notes         the same on clinical notes, the examples retrieved
 
 Work is counted in steps, never in time. Results are kept in --out and not measured again.
 """
@@ -36,8 +37,8 @@ from minigpt import GPT, svg  # noqa: E402
 from minigpt.files import write_atomic  # noqa: E402
 
 OF_THE_BASE = {"few_shot": toy, "methods": toy, "lengths": toy, "starts": toy, "instruction": toy, "turns": text}
-OF_THEIR_OWN = {"targets": text, "sizes": text, "adaptation": toy}  # models they train themselves
-ORDER = ("few_shot", "methods", "targets", "turns", "sizes", "adaptation", "lengths", "starts", "instruction")
+OF_THEIR_OWN = {"targets": text, "sizes": text, "notes": text, "adaptation": toy}  # models they train themselves
+ORDER = ("few_shot", "methods", "targets", "turns", "sizes", "adaptation", "lengths", "starts", "instruction", "notes")
 
 
 def base(out: Path) -> GPT:

@@ -16,6 +16,11 @@ from minigpt.corpus.preparation import prepare  # noqa: E402
 from minigpt.corpus.tokens import load_tokens  # noqa: E402
 from minigpt.generation import Memory, stream  # noqa: E402
 from minigpt.loss import IGNORE, cross_entropy  # noqa: E402
+from minigpt.prompting import Builder, Template  # noqa: E402
+from minigpt.prompting.retrieval import TfIdf, demonstrated  # noqa: E402
+from minigpt.prompting.soft import tuning_batch  # noqa: E402
+from minigpt.prompting.trial import candidates_of, read_examples, run_trial, split  # noqa: E402
+from minigpt.tuning import prompt  # noqa: E402
 
 CONTEXT, ROWS, STEPS, EVERY = 128, 8, 240, 60
 SIZES = {"small": (2, 2, 32), "middle": (3, 4, 64), "large": (4, 4, 128)}
@@ -62,6 +67,42 @@ def curve(size: str, share: float, out: Path, tick=int) -> list[list[float]]:
 
     toy.fit(model, lambda i: thinned(batches[i], share, i) if share < 1 else batches[i], STEPS, 1e-2, "muon", tick=look)
     return found
+
+
+def trained(size: str, out: Path, tick=int) -> GPT:
+    vocab, batches, _ = text(out)
+    model = make(size, vocab)
+    toy.fit(model, lambda i: batches[i], STEPS, 1e-2, "muon", tick=tick)
+    return model
+
+
+def notes(out: Path, tick=int) -> dict:
+    """Instruction prompt tuning on the English notes: which of five kinds is it, by its first 80 characters?"""
+    model, tokenizer = trained("large", out, tick), load_tokens(out / "notes-tokens").tokenizer()
+    examples = read_examples(ROOT / "data" / "notes.jsonl", "text", "type", ("language=en",), cut=80)
+    names, template = candidates_of(examples), Template(question="{text}\nKind:")
+    asked, pool = split(examples, 100, seed=0)
+    builder, retriever = Builder(tokenizer, template, names), TfIdf([each.text for each in pool])
+    rows = []
+    for shots in (0, 2):
+        plain = run_trial(model, tokenizer, template, shots, asked, pool, retriever, names, "prior", tick=tick)
+        cells = []
+        for seed in range(2):
+            prompt.attach(model, prompt.PromptConfig(length=10, seed=seed))
+            shown = list(demonstrated(pool, pool, retriever, shots))
+            order = torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed)).tolist()
+
+            def batch(step, order=order, shown=shown):
+                chosen = [shown[order[(8 * step + i) % len(order)]] for i in range(8)]
+                return tuning_batch(model, builder, chosen)
+
+            toy.fit(model, batch, 60, 1e-1, tick=tick)
+            front = prompt.ids(model)
+            found = run_trial(model, tokenizer, template, shots, asked, pool, retriever, names, "sum", front, tick)
+            cells.append(found.scores.accuracy)
+            prompt.detach(model)
+        rows.append([f"{shots} retrieved", plain.scores.accuracy, *cells])
+    return {"columns": ["examples", "no soft prompt", "soft prompt, seed 0", "seed 1"], "rows": rows}
 
 
 def targets(out: Path, tick=int) -> dict:

@@ -47,6 +47,7 @@ def answers(operation: int, generator, rows: int = ROWS, shots: int = 0):
 
 def attach(model: GPT, method: str, seed: int):
     """Let a method loose on the model: what learns, and at which rate."""
+    torch.manual_seed(seed)
     if method == "full":
         freeze.freeze(model, "all")
         return 1e-3
@@ -57,7 +58,7 @@ def attach(model: GPT, method: str, seed: int):
         lora.attach(model, lora.Config(r=4, alpha=8, targets=["q_proj", "v_proj"]))
         return 1e-2
     if method == "prefix, P 4":
-        prefix.attach(model, prefix.PrefixConfig(length=4, seed=seed))
+        prefix.attach(model, prefix.PrefixConfig(length=4, shift=False))
         return 3e-2
     prompt.attach(model, prompt.PromptConfig(length=4, seed=seed))
     return 1e-1
@@ -94,10 +95,10 @@ def methods(base: GPT, tick=int) -> dict:
         for operation, scores in ((PLUS, known), (MINUS, new)):
             model, front = tune(base, method, operation, TUNING, tick=tick)
             scores.append(exact(model, front, operation))
+        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         with torch.no_grad(), switched_off(model, method):
             same = torch.equal(model(old), base(old))
             after = loss(model)
-        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         found.append([method, trained, known[0], new[0], loss(base), after, "yes" if same else "no"])
     columns = ["method", "numbers that learn", "known task", "new task", "loss on the old tasks before"]
     return {"columns": [*columns, "after the new task", "logits bit for bit"], "rows": found}

@@ -317,6 +317,13 @@ class TestTrial:
         assert found.scores.matrix.tolist() == matrix
         assert found.fitted == fitted / 4 and (shots < 3 or found.fitted < 3)
 
+    def test_ids_in_front_take_room_of_the_examples(self):
+        model, retriever = a_model(context=100), retrieval.Fixed([note.text for note in NOTES[1:]])
+        options = (Template(), 6, NOTES[:1], NOTES[1:], retriever, NAMES)
+        alone = trial.run_trial(model, TOKENIZER, *options)
+        behind = trial.run_trial(model, TOKENIZER, *options, front=[3] * 40)
+        assert behind.fitted < alone.fitted < 6
+
     def test_spread_over_templates(self):
         def one(name, shots, right):
             return trial.Trial(name, shots, shots, 9, Scores(torch.tensor([[right, 10 - right], [0, 0]])))

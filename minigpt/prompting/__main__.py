@@ -18,7 +18,7 @@ examples:
   python -m minigpt.prompting runs/notes --data notes.jsonl --field text --label specialty
   python -m minigpt.prompting runs/notes --data notes.jsonl --field text --label type --shots 0,1,4 --retrieve tfidf
   python -m minigpt.prompting runs/notes --data notes.jsonl --label type --where language=zh --templates mine.yaml
-  python -m minigpt.prompting runs/notes --data notes.jsonl --label type --score prior --cut 200
+  python -m minigpt.prompting runs/notes --data notes.jsonl --label type --score mean --cut 200
   python -m minigpt.prompting runs/notes --data notes.jsonl --label type --shots 0,4 --soft prompts/type
 
 A file of templates, YAML; {text}, {answer} and (in task) {answers} are filled in:
@@ -50,7 +50,7 @@ class Showing:
 
     shots: tuple[int, ...] = (0, 1, 4)  # examples in a prompt, as far as they fit
     retrieve: Literal["random", "fixed", "tfidf", "embedding"] = "random"  # which: fixed are the same for all queries
-    score: Literal["sum", "mean", "prior"] = "sum"  # log P(answer), of a token, or less log P(answer | no text)
+    score: Literal["sum", "mean", "prior"] = "prior"  # log P(answer), of a token, or less log P(answer | no text)
     seed: int = 0  # another seed, other queries and examples
     out: Path | None = None  # directory for prompting.json and prompting.svg; else that of the model
 
