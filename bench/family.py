@@ -9,7 +9,8 @@ methods       a known and a new task by each way of tuning, and what is forgotte
 targets       a target at every token against 15 % of them                                 (why decoders)
 turns         tokens read in a conversation, with a cache and without                      (why decoders)
 sizes         loss by parameters                                                           (GPT-2, GPT-3)
-adaptation    span corruption, then n steps of plain text, then a soft prompt              (prompt tuning)
+infilling     strings with gaps, then n steps of plain text, then a soft prompt            (prompt tuning)
+span_corruption    the same, with targets after the gaps' text only, as T5
 lengths       soft prompts of 1 to 50 vectors, text moved or not                           (prompt tuning)
 starts        what a soft prompt begins as                                                 (prompt tuning)
 instruction   a soft prompt, examples, both, none                                          (instruction prompt tuning)
@@ -37,8 +38,26 @@ from minigpt import GPT, svg  # noqa: E402
 from minigpt.files import write_atomic  # noqa: E402
 
 OF_THE_BASE = {"few_shot": toy, "methods": toy, "lengths": toy, "starts": toy, "instruction": toy, "turns": text}
-OF_THEIR_OWN = {"targets": text, "sizes": text, "notes": text, "adaptation": toy}  # models they train themselves
-ORDER = ("few_shot", "methods", "targets", "turns", "sizes", "adaptation", "lengths", "starts", "instruction", "notes")
+OF_THEIR_OWN = {
+    "targets": text,
+    "sizes": text,
+    "notes": text,
+    "infilling": toy,
+    "span_corruption": toy,
+}  # models they train themselves
+ORDER = (
+    "few_shot",
+    "methods",
+    "targets",
+    "turns",
+    "sizes",
+    "infilling",
+    "span_corruption",
+    "lengths",
+    "starts",
+    "instruction",
+    "notes",
+)
 
 
 def base(out: Path) -> GPT:
@@ -87,11 +106,9 @@ def picture(found: dict[str, dict]) -> str:
     rows = found["sizes"]["rows"]
     axes[3].plot([row[1] for row in rows], [row[-1] for row in rows], marker="o")
     axes[3].set(title="scale", xlabel="parameters", ylabel="validation loss", xscale="log")
-    rows = found["adaptation"]["rows"]
-    places = range(len(rows))
-    for column, label in ((1, "asked by name"), (2, "soft prompt")):
-        axes[4].plot(places, [row[column] for row in rows], marker="o", label=label)
-    axes[4].set_xticks(places, [str(row[0]) for row in rows])
+    for name, label in (("infilling", "every token was a target"), ("span_corruption", "targets as T5's")):
+        rows = found[name]["rows"]
+        axes[4].plot([str(row[0]) for row in rows], [row[2] for row in rows], marker="o", label=label)
     axes[4].set(title="after span corruption", xlabel="steps of plain text", ylabel="exact match", ylim=(0, 1.03))
     rows = found["lengths"]["rows"]
     for column, label in ((2, "text keeps its positions"), (4, "text is moved")):

@@ -182,11 +182,11 @@ def starts(base: GPT, tick=int) -> dict:
 
 
 SENTINELS = list(range(toy.SENTINELS, toy.VOCAB))
-INFILLING_STEPS, ADAPTATION = 1200, (0, 30, 100, 300, 900)
+INFILLING_STEPS, ADAPTATION = 1200, (0, 30, 100, 300)
 
 
-def corrupted(generator, rng: random.Random):
-    """A batch of the training text as infilling strings, every token a target; padded with what ends a row."""
+def corrupted(generator, rng: random.Random, after_only: bool):
+    """The training text as infilling strings; every token a target, or those after the separator, as T5's."""
     texts = [
         spans.infilling(*spans.corrupt(text, spans.draw(len(text), rng, mean=2.0), SENTINELS), toy.SEPARATOR)
         for text in toy.mixed(ROWS, generator, k=4).tolist()
@@ -195,14 +195,16 @@ def corrupted(generator, rng: random.Random):
     batch = toy.batch_of(torch.tensor([text + [toy.END] * (width - len(text)) for text in texts]))
     for row, text in enumerate(texts):
         batch.targets[row, len(text) - 1 :] = toy.IGNORE
+        if after_only:
+            batch.targets[row, : text.index(toy.SEPARATOR)] = toy.IGNORE
     return batch
 
 
-def adaptation(_: Path, tick=int) -> dict:
+def adaptation(after_only: bool, tick=int) -> dict:
     """A base of infilling strings, n steps of plain text, then a soft prompt: how good is it?"""
     generator, rng = torch.Generator().manual_seed(3), random.Random(3)
     infiller, found = toy.make_model(0), []
-    toy.fit(infiller, lambda _: corrupted(generator, rng), INFILLING_STEPS, 1e-2, "muon", tick)
+    toy.fit(infiller, lambda _: corrupted(generator, rng, after_only), INFILLING_STEPS, 1e-2, "muon", tick)
     for steps in ADAPTATION:
         model, generator = copy.deepcopy(infiller), torch.Generator().manual_seed(4)
         if steps:
@@ -212,3 +214,13 @@ def adaptation(_: Path, tick=int) -> dict:
         scores = [soft(model, config, config.seed, True, 120, tick) for config in configs]
         found.append([steps, named, mean(scores), "/".join(f"{100 * score:.0f}" for score in scores)])
     return {"columns": ["steps of plain text", "asked by name", "soft prompt, P 5", "seeds, %"], "rows": found}
+
+
+def infilling(_: Path, tick=int) -> dict:
+    """The base had a target at every token of the string."""
+    return adaptation(False, tick)
+
+
+def span_corruption(_: Path, tick=int) -> dict:
+    """The base had targets after the separator only, as T5 has."""
+    return adaptation(True, tick)

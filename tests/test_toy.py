@@ -71,15 +71,17 @@ def test_targets_on_the_answer_are_its_digits_and_the_end(bench):
     assert batch.n_targets == 15
 
 
-def test_infilling_batches_can_be_restored(bench):
+@pytest.mark.parametrize("after_only", [False, True])
+def test_infilling_batches_can_be_restored(bench, after_only):
     toy, family, _ = bench
-    batch = family.corrupted(torch.Generator().manual_seed(0), random.Random(0))
+    batch = family.corrupted(torch.Generator().manual_seed(0), random.Random(0), after_only)
     originals = toy.mixed(family.ROWS, torch.Generator().manual_seed(0), k=4).tolist()
     assert batch.tokens.shape[1] <= toy.CONTEXT
     for row, targets, original in zip(batch.tokens.tolist(), batch.targets.tolist(), originals, strict=True):
-        text = [row[0], *(t for t in targets if t != IGNORE)]
-        cut = text.index(toy.SEPARATOR)
-        assert restore(text[:cut], text[cut + 1 :], family.SENTINELS) == original
+        cut = row.index(toy.SEPARATOR)
+        asked = [t for t in targets if t != IGNORE]
+        assert asked[: 0 if after_only else cut] == row[1 : 1 if after_only else cut + 1]
+        assert restore(row[:cut], asked[0 if after_only else cut :], family.SENTINELS) == original
 
 
 def test_thinned_batches_ask_for_their_share(bench):
