@@ -6,6 +6,7 @@ How do they become a directory of tokens?  preparation.py
 Which of them validate?                    split.py
 How is that directory opened?              tokens.py
 What does one training step see?           batches.py
+How is a text with gaps made of it?        spans.py
 
 The same for instructions and dialogues    records.py  talk.py  examples.py  rows.py
 and for records with a label               labelled.py
