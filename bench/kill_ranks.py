@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 OPTIONS = """
 --n-layers 1 --n-heads 2 --d-model 16 --context 16 --batch-size 2 --vocab-size 300 --threads 1 --dropout 0.1
---accumulate 3 --warmup 4 --eval-every 4 --eval-batches 2 --sample-every 0 --save-every 1 --steps 60""".split()
+--accumulate 3 --warmup 4 --eval-every 4 --eval-batches 2 --sample-every 0 --save-every 1""".split()
+STEPS = 25  # for each kill: what a run may do from its first new checkpoint to the kill, and more
 
 
 def main():
@@ -35,7 +36,7 @@ def main():
     chosen = parser.parse_args()
     folder = chosen.out or Path(tempfile.mkdtemp())
     peace, killed = folder / "peace", folder / "killed"
-    options = [*OPTIONS, "--parallel", chosen.parallel]
+    options = [*OPTIONS, "--parallel", chosen.parallel, "--steps", str(STEPS * chosen.kills)]
     start(peace, *options).communicate()
     kills, sentences = 0, 0
     draw = random.Random(0)
