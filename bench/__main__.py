@@ -19,6 +19,7 @@ TIMED = {
     "lora_step": "a training step with LoRA, GPT-2 124M, beside peft, loralib and litgpt",
     "generation": "writing text: greedy, beams, samples, beside transformers",
     "lora_decode": "what adapters cost at decoding, of the speed of their base",
+    "lora_merge": "merging LoRA into GPT-2 124M and taking it out again, beside peft",
     "few_rows": "one pass over GPT-2's weights with few rows, by kernel",
     "import_time": "`import minigpt` beside `import torch`",
     "growth": "a training step as context, width and batch grow, beside transformers",
@@ -30,7 +31,7 @@ OTHERS = {
     "int8_loss": "what 8-bit weights cost a run of yours, in nats",
     "kill_ranks": "are the weights the same bits after ten kill -9 of one process of two?",
 }
-ALL = ("train_step", "lora_step", "lora_exact", "generation", "lora_decode", "few_rows", "import_time")
+ALL = ("train_step", "lora_step", "lora_exact", "lora_merge", "generation", "lora_decode", "few_rows", "import_time")
 EXAMPLES = """
 examples:
   python -m bench train_step --nanogpt ~/nanoGPT --rounds 9
