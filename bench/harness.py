@@ -18,11 +18,13 @@ process wait, which is no work of its own. With one thread the two are the same 
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,7 +94,7 @@ class Failed(Exception):
 
 
 class Worker:
-    """The process of one peer, ready for its turns; `with` ends it."""
+    """The process of one peer."""
 
     def __init__(self, module: str, peer: str, work, settings: Settings):
         self.peer = peer
@@ -110,21 +112,20 @@ class Worker:
             raise Missing(why)
 
     def turn(self) -> dict:
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: reading says so
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         return self._read()
 
     def _read(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            self.words.seek(0)
-            raise Failed(f"{self.peer}: the process has ended\n{self.words.read().decode(errors='replace')[-3000:]}")
-        return json.loads(line)
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        self.words.seek(0)
+        words, killed = self.words.read().decode(errors="replace"), self.process.wait() == -signal.SIGKILL
+        why = "it was killed, for want of memory perhaps: try fewer --peers\n" if killed else ""
+        raise Failed(f"{self.peer}: the process has ended\n{why}{words[-3000:]}")
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *problem):
+    def close(self):
         self.process.kill()
         self.process.communicate()
         self.words.close()
@@ -132,23 +133,22 @@ class Worker:
 
 def measure(module: str, work, peers: list[str], settings: Settings, say=tqdm.write) -> list[Result]:
     """All of `peers` at one work. Those that are missing are said so, and left out."""
-    workers, found = [], {}
-    try:
+    workers, found = {}, {}
+    with ExitStack() as ends, tqdm(total=settings.rounds, desc=work.name, unit="round", disable=None) as bar:
         for peer in peers:
-            workers.append(Worker(module, peer, work, settings))
+            bar.set_postfix_str(f"preparing {peer}")
+            worker = Worker(module, peer, work, settings)
+            ends.callback(worker.close)
             try:
-                workers[-1].prepare()
-                found[peer] = []
+                worker.prepare()
+                workers[peer], found[peer] = worker, []
             except Missing as why:
                 say(f"{work.name}: without {peer}: {why}")
-                workers.pop().__exit__()
-        rounds = tqdm(range(settings.rounds), desc=work.name, unit="round", disable=None)
-        for number in rounds:
-            for worker in workers if number % 2 == 0 else workers[::-1]:
-                found[worker.peer].append(worker.turn())
-    finally:
-        for worker in workers:
-            worker.__exit__()
+        for number in range(settings.rounds):
+            for peer in list(workers) if number % 2 == 0 else list(workers)[::-1]:
+                bar.set_postfix_str(peer)
+                found[peer].append(workers[peer].turn())
+            bar.update()
     return [Result(work, peer, turns, settings.clock) for peer, turns in found.items()]
 
 

@@ -220,7 +220,9 @@ def sizes():
             lora.save(model, folder, compact=compact)
             written.append(f"{Path(folder, 'adapter_model.safetensors').stat().st_size:,}")
     report = lora.attach(model, lora.Config(r=8, alpha=16, targets=["q_proj", "v_proj"]), name="again")
-    print(f"\nq and v of GPT-2 124M: {report.nbytes:,} bytes of numbers; files: {written[0]} compact, {written[1]} PEFT's")
+    print(
+        f"\nq and v of GPT-2 124M: {report.nbytes:,} bytes of numbers; files: {written[0]} compact, {written[1]} PEFT's"
+    )
 
 
 def main():

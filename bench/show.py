@@ -32,7 +32,8 @@ def disagreements(results: list[Result]) -> list[str]:
     works = {result.work.name: result.work for result in results if getattr(result.work, "same", False)}
     found = []
     for name, work in works.items():
-        answers = {result.peer: result.answers for result in results if result.work is work}
+        told = [result for result in results if result.work is work and result.answers[0] is not None]
+        answers = {result.peer: result.answers for result in told}
         if any(answer != next(iter(answers.values())) for answer in answers.values()):
             found.append(f"{name}: {' and '.join(answers)} did not write the same")
     return found

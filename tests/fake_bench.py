@@ -1,6 +1,7 @@
 """Work whose cost is known, for the tests of the bench harness: each turn is a line in the file `work.log`."""
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ def dies(work: Work):
     return lambda: next(turns)
 
 
+def killed(work: Work):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 PEERS = {
     "short": partial(doing, partial(sleep, 0.02), "short"),
     "long": partial(doing, partial(sleep, 0.2), "long"),
@@ -76,5 +81,6 @@ PEERS = {
     "absent": absent,
     "broken": broken,
     "dies": dies,
+    "killed": killed,
 }
 UNIT, REFERENCE, WORKS = "things/s", "short", [Work()]

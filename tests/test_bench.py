@@ -53,6 +53,8 @@ def test_who_is_missing_is_left_out_in_one_line_and_who_is_broken_ends_it():
         measured("short", "broken")
     with pytest.raises(Failed, match=r"dies: the process has ended\n[\s\S]*StopIteration"):
         measured("dies")
+    with pytest.raises(Failed, match="want of memory perhaps"):
+        measured("killed")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def test_who_should_write_the_same_and_does_not():
     work = Point("greedy", same=True)
     pair = [result([1.0], work, answer=[1, 2]), result([1.0], work, "theirs", answer=[1, 3])]
     assert show.disagreements(pair) == ["greedy: ours and theirs did not write the same"]
-    assert show.disagreements([pair[0], result([1.0], work, "theirs", answer=[1, 2])]) == []
+    floor = result([1.0], work, "floor")  # writes nothing
+    assert show.disagreements([pair[0], result([1.0], work, "theirs", answer=[1, 2]), floor]) == []
     assert show.disagreements([result([1.0], Point("a"), answer=1), result([1.0], Point("a"), "b", answer=2)]) == []
 
 
