@@ -80,9 +80,17 @@ class Result:
 
     def spread(self, reference: "Result") -> tuple[float, float]:
         """Lower and upper quartile of that ratio, round by round."""
-        ratios = [a / b for a, b in zip(self.seconds, reference.seconds, strict=True)]
-        lower, _, upper = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-        return lower, upper
+        return quartiles([a / b for a, b in zip(self.seconds, reference.seconds, strict=True)])
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """The lower and the upper.
+
+    >>> quartiles([1.0, 2.0, 3.0, 4.0, 5.0])
+    (2.0, 4.0)
+    """
+    lower, _, upper = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return lower, upper
 
 
 class Missing(Exception):

@@ -1,6 +1,6 @@
 """Results as a table for a document, and as a picture: bars of one work each, or curves over what grows."""
 
-from bench.harness import Result
+from bench.harness import Result, quartiles
 from minigpt import svg
 
 COLOURS = ("#36c", "#c33", "#393", "#a6c", "#c80", "#088", "#888")
@@ -56,9 +56,10 @@ def draw(results: list[Result], unit: str) -> str:
 
 
 def _bars(place, group: list[Result], name: str, unit: str, colours: dict):
-    """Speed by the median, whiskers from its slowest to its quickest quarter of turns."""
+    """Speed by the median, with a line from its lower to its upper quartile."""
     for number, result in enumerate(group):
-        place.barh(number, result.speed, color=colours[result.peer])
+        place.barh(number, result.speed, color=colours[result.peer], alpha=0.6)
+        place.plot([result.work.units / seconds for seconds in quartiles(result.seconds)], [number] * 2, color="black")
         place.text(0, number, f" {result.peer}", va="center", color="black", fontsize=8)
     place.invert_yaxis()
     place.set_yticks([])

@@ -11,7 +11,7 @@ import pytest
 
 from bench import peers, show
 from bench.__main__ import OTHERS, TIMED, main
-from bench.harness import Failed, Missing, Result, Settings, lines, measure
+from bench.harness import Failed, Missing, Result, Settings, lines, measure, quartiles
 
 FAKE = "tests.fake_bench"
 
@@ -77,6 +77,7 @@ def test_speeds_are_of_medians_and_ratios_of_the_same_work():
     assert theirs.times(ours) == 2.0
     assert theirs.spread(ours) == (1.55, pytest.approx(2.8))  # quartiles of 4, 1.6 and 1.5
     assert Result(ours.work, "ours", ours.turns, "cpu").median == 1.0
+    assert quartiles([5.0, 1.0, 4.0, 2.0, 3.0]) == (2.0, 4.0)
     assert result([3.0], peer="one").spread(result([2.0])) == (1.5, 1.5)
 
 
