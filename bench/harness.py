@@ -107,7 +107,8 @@ class Worker:
     def __init__(self, module: str, peer: str, work, settings: Settings):
         self.peer = peer
         job = {"module": module, "peer": peer, "work": asdict(work), "paths": settings.paths or {}}
-        environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads), "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads), "PYTHONPATH": path}
         self.words = tempfile.TemporaryFile()  # noqa: SIM115  not a pipe, which would fill up and stop who writes
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", json.dumps(job)], cwd=ROOT, env=environment, text=True,

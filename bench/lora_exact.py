@@ -11,6 +11,7 @@
 import copy
 import json
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -96,7 +97,8 @@ def exactness():
             truth = round_once(W.double() + 2 * (B.double() @ A.double()), W.dtype)
             try:
                 found = merge(W, A, B)
-            except ImportError:
+            except ImportError as problem:
+                print(f"without {name}: {problem}", file=sys.stderr)
                 return
             share = (
                 "-"

@@ -332,7 +332,16 @@ def test_a_quantised_base_takes_4_127_bits():
     assert bits == pytest.approx(4 + 8 / 64 + 32 / (64 * 256), abs=1e-5)
 
 
-@pytest.mark.parametrize("job", [Job(), Job(dtype="mixed", checkpointing=True), Job(method="lora", accumulate=4)])
+FITTED = [
+    Job(),
+    Job(dtype="mixed", checkpointing=True),
+    Job(method="lora", accumulate=4),
+    Job(method="qlora", dtype="bf16"),
+    Job(method="ptuning2", virtual=3, adapter_dropout=0.1),
+]
+
+
+@pytest.mark.parametrize("job", FITTED)
 def test_the_largest_batch_fits_and_the_next_does_not(job):
     config = GPTConfig(**SIZES)
     for batch in (1, 2, 7, 64):
