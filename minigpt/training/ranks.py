@@ -178,7 +178,7 @@ class Replicated(Alone):
     def prepare(self, model: nn.Module):
         """All begin with the main process's weights: two kinds of processor may draw others from one seed."""
         with torch.no_grad():
-            for weight in model.parameters():
+            for weight in (*model.parameters(), *model.buffers()):  # a frozen base in four bits is made of buffers
                 dist.broadcast(weight, 0)
 
     def add_gradients(self, model: nn.Module):
