@@ -27,6 +27,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     >>> [group["name"] for group in make_optimizer(model, OptimizerConfig()).param_groups]
     ['embeddings', 'matrices', 'vectors']
     """
+    config = config.decided(new=True)
     groups, betas = make_groups(model, config), (config.beta1, config.beta2)
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
@@ -44,6 +45,7 @@ def make_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
 
     Virtual tokens and prefixes of a tuning method are vectors, however they are stored.
     """
+    config = config.decided(new=True)
     ends = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     ends |= {id(weight) for name, weight in model.named_parameters() if name == "head.weight"}
     weights = {"embeddings": [], "matrices": [], "vectors": []}
