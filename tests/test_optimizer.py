@@ -252,7 +252,8 @@ def test_auto_is_muon_for_a_new_model_and_adamw_for_one_that_has_learned():
 def test_embeddings_of_a_new_model_learn_faster_beside_muon_only(optimizer, new, given, factor):
     decided = OptimizerConfig(optimizer=optimizer, embed_lr=given).decided(new)
     assert decided.embed_lr == factor and decided.decided(True) == decided
-    scales = {group["name"]: group["lr_scale"] for group in make_optimizer(tiny(), decided).param_groups}
+    given = OptimizerConfig(optimizer=optimizer, embed_lr=given) if new else decided  # undecided is for a new model
+    scales = {group["name"]: group["lr_scale"] for group in make_optimizer(tiny(), given).param_groups}
     assert scales == {"embeddings": factor, "matrices": 1.0, "vectors": 1.0}
 
 

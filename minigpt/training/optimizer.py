@@ -27,7 +27,6 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     >>> [group["name"] for group in make_optimizer(model, OptimizerConfig()).param_groups]
     ['embeddings', 'matrices', 'vectors']
     """
-    config = config.decided(new=True)
     groups, betas = make_groups(model, config), (config.beta1, config.beta2)
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
