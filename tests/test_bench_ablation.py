@@ -35,7 +35,7 @@ def test_every_variant_is_one_of_a_kind_and_can_be_built():
     assert len({each.key for each in VARIANTS}) == len({each.name for each in VARIANTS}) == len(VARIANTS)
     weights = {each.name: count_parameters(shape_of(each)) for each in VARIANTS}
     default = weights.pop("the default")
-    heavier = {name for name, weight in weights.items() if abs(weight / default - 1) > 0.03}
+    heavier = {name for name, weight in weights.items() if abs(weight / default - 1) > 0.04}
     assert heavier == {"head not tied", "vocabulary 2,048", "vocabulary 8,192"}
 
 
