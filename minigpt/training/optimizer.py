@@ -51,6 +51,7 @@ def make_groups(
 
     Virtual tokens and prefixes of a tuning method are vectors, however they are stored, and so is what makes them.
     """
+    config = config.decided(new=True)
     ends = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     ends |= {id(weight) for name, weight in model.named_parameters() if name == "head.weight"}
     own = {id(weight) for weight in head}
