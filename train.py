@@ -82,6 +82,7 @@ examples:
   python train.py --data notes.jsonl --field note            your own notes
   python train.py --data folder/ --shape gpt2 --dropout 0.1  a folder of .txt, as GPT-2
   python train.py --init gpt2 --data notes.jsonl --field note --lr 1e-4    go on from a downloaded GPT-2
+  python train.py --init runs/notes --extend-context 2x --steps 100 --lr 1e-4 --out runs/long    twice the context
   python train.py --init runs/notes --method lora --data letters/ --lr 1e-3 --out runs/letters    an adapter beside it
   python train.py --resume --out runs/notes                  after Ctrl-C or a power cut: bit for bit as if nothing was
 """
@@ -184,7 +185,7 @@ def build(options: Options, ranks) -> tuple[Options, Pieces]:
     model = compose.make_model(shape, tokens, loop.seed, run.device)
     ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
     weights = WholeModel(model, **ids) if method.method == "full" else Adapter(model, shape.init, method, loop.seed)
-    context = min(shape.context, model.config.context)
+    context = compose.row_length(shape, model)
     batches, validation = compose.make_batches(tokens, context, batching, loop.seed)
     steps = compose.count_steps(model, batches, batching, loop, optimizing, computing, ranks.count)
     loop, batching = replace(loop, steps=ranks.agree(steps)), replace(batching, epochs=None, minutes=None)

@@ -6,6 +6,7 @@ Symbols as in the GPT-3 paper (Brown et al. 2020, table 2.1): n_layers, d_model,
 import math
 from dataclasses import asdict, dataclass, fields
 
+from minigpt import rope
 from minigpt.errors import Error, nearest
 
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu", "relu2", "silu")
@@ -39,6 +40,7 @@ class GPTConfig:
     gated: bool = False  # feed-forward down(act(gate(x)) * up(x)); with silu this is SwiGLU
     positions: str = "learned"  # or "rotary"
     rope_theta: float = 10000.0
+    rope_scaling: rope.Scaling | None = None  # rotary positions stretched past the trained context (see rope.py)
     bias: bool = True  # in every linear layer and layer norm
     tied: bool = True  # the head is the token embedding, transposed
     window: int | None = None  # keys a banded layer sees, the token itself included
@@ -54,6 +56,7 @@ class GPTConfig:
         self._check_choices()
         self._check_numbers()
         self._check_window()
+        self._check_rope()
 
     def _check_sizes(self):
         sizes = ("vocab_size", "context", "n_layers", "n_heads", "d_model", "d_head", "n_kv_heads", "d_ff", "window")
@@ -125,6 +128,21 @@ class GPTConfig:
         if len(set(self.banded_layers)) != len(self.banded_layers):
             raise Error(f"GPTConfig.banded_layers {self.banded_layers} names a layer twice: name each once")
 
+    def _check_rope(self):
+        if isinstance(self.rope_scaling, dict):
+            object.__setattr__(self, "rope_scaling", rope.from_json(self.rope_scaling))
+        if self.rope_scaling is None:
+            return
+        if type(self.rope_scaling) not in rope.KINDS.values():
+            known = ", ".join(record.__name__ for record in rope.KINDS.values())
+            raise Error(f"GPTConfig.rope_scaling is {self.rope_scaling!r}: give one of minigpt.rope: {known}")
+        if self.positions != "rotary":
+            raise Error("GPTConfig.rope_scaling stretches rotary positions, but positions is 'learned': leave it out")
+        if self.d_head < 4:
+            raise Error(
+                f"GPTConfig.rope_scaling needs slow and fast pairs, but d_head is {self.d_head}: give 4 or more"
+            )
+
     def layer_window(self, layer: int) -> int | None:
         """The window of one layer; None where it is dense."""
         return self.window if layer in self.banded_layers else None
@@ -135,7 +153,8 @@ class GPTConfig:
         >>> GPTConfig.from_dict(GPTConfig().to_dict()) == GPTConfig()
         True
         """
-        return asdict(self) | {"banded_layers": list(self.banded_layers)}
+        scaling = None if self.rope_scaling is None else rope.to_json(self.rope_scaling)
+        return asdict(self) | {"banded_layers": list(self.banded_layers), "rope_scaling": scaling}
 
     @classmethod
     def from_dict(cls, values: dict) -> "GPTConfig":

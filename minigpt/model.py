@@ -211,7 +211,7 @@ class GPT(nn.Module):
         if self.config.positions == "learned":
             x = x + self.position_embedding(positions)
         else:
-            turn = rotary(positions, self.config.d_head, self.config.rope_theta, x.dtype)
+            turn = self._rotary(positions, x.dtype, cache)
         mask_of = {
             window: masks.build(time, past, window=window, keep=keep, documents=documents, device=x.device)
             for window in {self.config.layer_window(layer) for layer in range(self.config.n_layers)}
@@ -251,6 +251,12 @@ class GPT(nn.Module):
         if keep.ndim == 3:
             return keep.sum(-1) - 1  # a branch counts what it sees, itself the last
         return (keep.cumsum(-1) - 1).clamp(min=0)[:, past:]
+
+    def _rotary(self, positions, dtype, cache):
+        config, length = self.config, None
+        if cache is not None:  # how long the text will be nobody knows yet: as for the longest, once and for all
+            length = torch.full_like(positions[:, :1], config.context)
+        return rotary(positions, config.d_head, config.rope_theta, dtype, config.rope_scaling, length)
 
     @classmethod
     def from_pretrained(cls, directory, **changes) -> "GPT":

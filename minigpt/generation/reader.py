@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from minigpt import rope
 from minigpt.cache import Cache
 from minigpt.model import GPT
 
@@ -44,8 +45,15 @@ class PlainReader:
         self.texts, self.places = ([held[i] for i in prompts] for held in (self.texts, self.places))
 
     def _read(self) -> Tensor:
-        branches = zip(*self.texts, strict=True)
-        return torch.stack([read_last(self.model, *flush_right(texts), None, self.places) for texts in branches], dim=1)
+        return torch.stack([self._read_texts(list(texts)) for texts in zip(*self.texts, strict=True)], dim=1)
+
+    def _read_texts(self, texts: list[list[int]]) -> Tensor:
+        tokens, keep = flush_right(texts)
+        cache = None
+        if isinstance(self.model.config.rope_scaling, rope.Dynamic):  # which turns a text that grows in its own way
+            weight = next(self.model.parameters())
+            cache = Cache(self.model.config, *tokens.shape, dtype=weight.dtype, device=weight.device)
+        return read_last(self.model, tokens, keep, cache, self.places)
 
 
 class Reader:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from minigpt import hub
+from minigpt.context.extend import extend, parse_length
 from minigpt.corpus.batches import Batches
 from minigpt.corpus.tokens import Tokens, load_tokens
 from minigpt.errors import Error
@@ -93,12 +94,19 @@ def make_model(shape: ShapeConfig, tokens: Tokens, seed: int, device: str) -> GP
         torch.manual_seed(stream_seed(seed, "init"))
         return GPT(shape.model_config(tokens.vocab_size)).to(device)
     model = GPT.from_pretrained(shape.init, device=device, **shape.dropouts())
+    if shape.extend_context is not None:
+        model = extend(model, parse_length(shape.extend_context, model.config.context), shape.rope)
     if model.config.vocab_size < tokens.vocab_size:
         raise Error(
             f"{shape.init} knows {model.config.vocab_size} tokens, the data uses {tokens.vocab_size}: "
             f"prepare it with the model's tokenizer, --tokenizer {shape.init}"
         )
     return model
+
+
+def row_length(shape: ShapeConfig, model: GPT) -> int:
+    """Tokens of a training row: --context, as far as the model reads; all it reads after --extend-context."""
+    return model.config.context if shape.extend_context is not None else min(shape.context, model.config.context)
 
 
 def make_batches(tokens: Tokens, context: int, batching: BatchConfig, seed: int) -> tuple[Batches, Batches]:
