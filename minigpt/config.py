@@ -139,9 +139,7 @@ class GPTConfig:
         if self.positions != "rotary":
             raise Error("GPTConfig.rope_scaling stretches rotary positions, but positions is 'learned': leave it out")
         if self.d_head < 4:
-            raise Error(
-                f"GPTConfig.rope_scaling needs slow and fast pairs, but d_head is {self.d_head}: give 4 or more"
-            )
+            raise Error(f"GPTConfig.rope_scaling needs slow and quick pairs, d_head is {self.d_head}: give at least 4")
 
     def layer_window(self, layer: int) -> int | None:
         """The window of one layer; None where it is dense."""

@@ -7,7 +7,7 @@
     llama3    the same idea, with other borders                                    Dubey et al. 2024 (Llama 3.1)
 
 s is `factor`, T is `original`, the context before. NTK-aware scaling needs no record: it is another theta (see
-`ntk_theta`). The formulas are in positions.py; spelling and defaults are those of transformers. Nothing here needs torch.
+`ntk_theta`). The formulas are in positions.py, spelling and defaults are those of transformers. No torch here.
 """
 
 import math
@@ -109,9 +109,7 @@ def ntk_theta(theta: float, factor: float, d_head: int) -> float:
     4.0
     """
     if d_head < 4:
-        raise Error(
-            f"NTK-aware scaling keeps the fastest pair and slows the others, but d_head is {d_head}: use linear"
-        )
+        raise Error(f"NTK-aware scaling keeps one pair and slows the others, but d_head is {d_head}: use linear")
     return theta * factor ** (d_head / (d_head - 2))
 
 

@@ -58,6 +58,13 @@ def test_yarn_is_not_upside_down():
         assert scale[pair].item() == pytest.approx(value, rel=1e-5)
 
 
+def test_defaults_are_the_published_ones():
+    assert rope.Llama3(factor=8.0, original=8192) == rope.from_json(
+        {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192,
+         "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    )  # fmt: skip
+
+
 def test_dynamic_is_three_thetas_at_twice_the_length():
     ours = frequencies(64, 1e4, rope.Dynamic(factor=2.0, original=1024), torch.tensor([[2048]])).flatten()
     assert torch.allclose(ours, inverse_frequencies(64, 1e4 * 3 ** (64 / 62)), rtol=1e-5)
@@ -137,7 +144,7 @@ WRONG = [
     ({"rope_scaling": {"rope_type": "linear", "factor": True}}, "factor is True"),
     ({"rope_scaling": 2.0}, "rope_scaling is 2.0: give one of minigpt.rope: Linear, Dynamic"),
     ({"rope_scaling": SCALINGS["yarn"], "positions": "learned"}, "positions is 'learned': leave it out"),
-    ({"rope_scaling": SCALINGS["yarn"], "d_head": 2}, "d_head is 2: give 4 or more"),
+    ({"rope_scaling": SCALINGS["yarn"], "d_head": 2}, "d_head is 2: give at least 4"),
 ]
 
 

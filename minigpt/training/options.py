@@ -67,9 +67,7 @@ class ShapeConfig:
         if self.rope not in ROPES:
             raise Error(f"--rope is {self.rope!r}: {nearest(self.rope, ROPES)}")
         if self.extend_context is not None and self.init is None:
-            raise Error(
-                "--extend-context stretches a model that is there: name it with --init; a new one has --context"
-            )
+            raise Error("--extend-context stretches a model that is there: name it with --init (a new one: --context)")
 
     def sized(self, size: str = "small") -> "ShapeConfig":
         """With what is not given as `size` has it, unless --size names another.
