@@ -5,7 +5,7 @@ Shapes: B batch, H query heads, G key/value heads (G divides H), T queries, L ke
     Attention(Q, K, V) = softmax(Q K^T / sqrt(D) + M) V        (Vaswani et al. 2017, section 3.2.1)
 
 M is 0 where the boolean mask is True and -inf where it is False. mask=None means causal: each of the T queries,
-which are the last T of the L keys, sees everything up to itself.
+which are the last T of the L keys, sees everything up to itself. A `masks.Band` is a mask that is not written out.
 """
 
 import math
@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor
 
-from minigpt import masks
+from minigpt import local, masks
+from minigpt.masks import Band
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | None = None, dropout: float = 0.0) -> Tensor:
     """The formula above, one line a symbol: (B, H, T, D), (B, G, L, D), (B, G, L, D) -> (B, H, T, D).
 
     >>> x = torch.randn(1, 2, 5, 4)
@@ -32,18 +33,23 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: 
         past = k.shape[2] - q.shape[2]
         i = past + torch.arange(q.shape[2], device=q.device)[:, None]
         mask = masks.causal(i, torch.arange(k.shape[2], device=q.device))
+    elif isinstance(mask, Band):
+        mask = mask.dense()
     scores = einsum(q, k, "b h t d, b h l d -> b h t l") / math.sqrt(q.shape[-1])
     weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
     weights = F.dropout(weights, dropout)
     return einsum(weights, v, "b h t l, b h l d -> b h t d")
 
 
-def fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+def fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | None = None, dropout: float = 0.0) -> Tensor:
     """`plain` by PyTorch's fused kernel, which never holds the T x L weights.
 
     Its is_causal aligns the first query with the first key, not the last with the last; so it serves only where
-    queries and keys are as many. One query at the end of a cache sees all, and needs no mask.
+    queries and keys are as many. One query at the end of a cache sees all, and needs no mask. Under a band it is
+    computed a chunk at a time (local.py).
     """
+    if isinstance(mask, Band):
+        return local.attend(q, k, v, mask, dropout)
     n_queries, n_keys = q.shape[2], k.shape[2]
     is_causal = mask is None and n_queries == n_keys
     if mask is None and 1 < n_queries < n_keys:

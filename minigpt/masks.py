@@ -3,10 +3,16 @@
 Shapes: B batch, T queries, L keys (L = past + T; with a cache the keys of the past come first).
 True means "sees". Masks are booleans and the softmax gets -inf: a large finite number such as -1e4
 is a score the network can learn to undercut, and then it reads the future.
+A band that is much narrower than the text is long is not written out: `Band` says it, and local.py computes it.
 """
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+SHORT = 512  # keys below which a mask that is written out is as quick
 
 
 def causal(i: Tensor, j: Tensor) -> Tensor:
@@ -24,6 +30,61 @@ def same_document(a: Tensor, b: Tensor) -> Tensor:
     return a == b
 
 
+def pays(n_queries: int, n_keys: int, window: int) -> bool:
+    """Whether a band is better computed a chunk at a time."""
+    return n_keys >= max(SHORT, 2 * window) and 2 * n_queries >= SHORT
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """The banded mask of the last T of L keys, not written out: causal, `window` wide, within `documents` (B, L).
+
+    >>> Band(window=2, n_queries=3).dense()[0, 0].int().tolist()
+    [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    """
+
+    window: int
+    n_queries: int
+    past: int = 0
+    documents: Tensor | None = None
+    device: torch.device | None = None
+
+    def block(self, first: int, end: int, n_keys: int) -> Tensor:
+        """What the queries first .. end - 1 see of the `n_keys` keys up to the last of them: (B or 1, 1, t, n_keys)."""
+        last = self.past + end
+        i = torch.arange(self.past + first, last, device=self.device)[:, None]
+        j = torch.arange(last - n_keys, last, device=self.device)
+        mask = (causal(i, j) & banded(i, j, self.window))[None]
+        if self.documents is not None:
+            there = self.documents[:, self.past + first : last, None], self.documents[:, None, last - n_keys : last]
+            mask = mask & same_document(*there)
+        return mask[:, None]
+
+    def dense(self) -> Tensor:
+        """Written out, (B or 1, 1, T, L)."""
+        return self.block(0, self.n_queries, self.past + self.n_queries)
+
+    @cached_property
+    def blocks(self):
+        """The same as flex attention wants it; made once for all layers."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def sees(b, h, i, j):
+            i = i + self.past
+            seen = causal(i, j) & banded(i, j, self.window)
+            return seen if self.documents is None else seen & same_document(self.documents[b, i], self.documents[b, j])
+
+        batch = None if self.documents is None else len(self.documents)
+        return create_block_mask(sees, batch, None, self.n_queries, self.past + self.n_queries, str(self.device))
+
+
+def last(mask: Tensor | Band | None, n_keys: int) -> Tensor | Band | None:
+    """The mask of the last `n_keys` keys: a banded layer's cache holds no others."""
+    if isinstance(mask, Band):
+        return Band(mask.window, mask.n_queries, n_keys - mask.n_queries, mask.documents, mask.device)
+    return None if mask is None else mask[..., -n_keys:]
+
+
 def build(
     n_queries: int,
     past: int = 0,
@@ -32,7 +93,7 @@ def build(
     keep: Tensor | None = None,
     documents: Tensor | None = None,
     device: torch.device | None = None,
-) -> Tensor | None:
+) -> Tensor | Band | None:
     """The mask (B or 1, 1, T, L) of a causal layer, or None where "all of the past and myself" says it all.
 
     `keep` (B, L) bool is False at padding; `documents` (B, L) numbers the packed documents; `window` counts
@@ -47,6 +108,8 @@ def build(
     n_keys = past + n_queries
     if keep is None and documents is None and (window is None or window >= n_keys):
         return None
+    if window is not None and keep is None and pays(n_queries, n_keys, window):
+        return Band(window, n_queries, past, documents, device)
     if keep is not None and keep.ndim == 3:
         order = keep.cumsum(-1)  # along its own branch
         return (keep if window is None else keep & banded(order[:, :, -1:], order, window))[:, None]

@@ -98,7 +98,7 @@ class Attention(nn.Module):
             q, k = rotate(q, turn), rotate(k, turn)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-            mask = None if mask is None else mask[..., -k.shape[2] :]  # a banded layer keeps the last entries only
+            mask = masks.last(mask, k.shape[2])  # a banded layer keeps the last entries only
         out = self.attend(q, k, v, mask, self.attn_dropout if self.training else 0.0)
         return self.dropout(self.o_proj(attention.join_heads(out)))
 
