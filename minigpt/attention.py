@@ -16,16 +16,19 @@ from einops import einsum, rearrange, repeat
 from torch import Tensor
 
 from minigpt import local, masks
-from minigpt.masks import Band
+from minigpt.masks import Band, Sinks
+from minigpt.positions import rotate
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | None = None, dropout: float = 0.0) -> Tensor:
+def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | Sinks | None = None, dropout: float = 0.0) -> Tensor:
     """The formula above, one line a symbol: (B, H, T, D), (B, G, L, D), (B, G, L, D) -> (B, H, T, D).
 
     >>> x = torch.randn(1, 2, 5, 4)
     >>> torch.allclose(plain(x, x, x), fast(x, x, x), atol=1e-6)
     True
     """
+    if isinstance(mask, Sinks):
+        return plain(*widen(q, k, mask), v, mask.mask, dropout)
     group = q.shape[1] // k.shape[1]
     k = repeat(k, "b g l d -> b (g n) l d", n=group)
     v = repeat(v, "b g l d -> b (g n) l d", n=group)
@@ -41,15 +44,19 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | None = None, dr
     return einsum(weights, v, "b h t l, b h l d -> b h t d")
 
 
-def fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | None = None, dropout: float = 0.0) -> Tensor:
+def fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | Sinks | None = None, dropout: float = 0.0) -> Tensor:
     """`plain` by PyTorch's fused kernel, which never holds the T x L weights.
 
     Its is_causal aligns the first query with the first key, not the last with the last; so it serves only where
     queries and keys are as many. One query at the end of a cache sees all, and needs no mask. Under a band it is
     computed a chunk at a time (local.py).
     """
+    if isinstance(mask, Sinks):
+        return fast(*widen(q, k, mask), v, mask.mask, dropout)
     if isinstance(mask, Band):
-        return local.attend(q, k, v, mask, dropout)
+        if mask.pays:
+            return local.attend(q, k, v, mask, dropout)
+        mask = mask.dense()
     n_queries, n_keys = q.shape[2], k.shape[2]
     is_causal = mask is None and n_queries == n_keys
     if mask is None and 1 < n_queries < n_keys:
@@ -59,6 +66,18 @@ def fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | None = None, dro
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, enable_gqa=grouped
     )
+
+
+def widen(q: Tensor, k: Tensor, mask: Sinks) -> tuple[Tensor, Tensor]:
+    """Heads of 2 D: one half of a query speaks to the first tokens, turned back; the other to the rest. In one product
+
+        [q ; turned back q] . [k ; 0]  for the rest        [q ; turned back q] . [0 ; k]  for the first tokens
+
+    The kernel divides by sqrt(2 D), so q is multiplied by sqrt(2).
+    """
+    first = mask.first[:, None, :, None]
+    both = torch.cat((q, rotate(q, mask.back)), -1) * math.sqrt(2)
+    return both, torch.cat((k.masked_fill(first, 0), k.masked_fill(~first, 0)), -1)
 
 
 def split_heads(x: Tensor, d_head: int) -> Tensor:

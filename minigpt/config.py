@@ -4,7 +4,7 @@ Symbols as in the GPT-3 paper (Brown et al. 2020, table 2.1): n_layers, d_model,
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from minigpt import rope
 from minigpt.errors import Error, nearest
@@ -45,6 +45,8 @@ class GPTConfig:
     tied: bool = True  # the head is the token embedding, transposed
     window: int | None = None  # keys a banded layer sees, the token itself included
     banded_layers: tuple[int, ...] = ()  # which layers are banded; GPT-3 alternates dense and banded
+    pattern: str = "local"  # what a banded layer sees: the last `window` keys; or "strided" or "fixed" (see masks.py)
+    sinks: int = 0  # first tokens that banded layers see however far back they are (StreamingLLM)
     embed_dropout: float = 0.0
     attn_dropout: float = 0.0
     resid_dropout: float = 0.0
@@ -88,6 +90,7 @@ class GPTConfig:
             "norm_place": ("pre", "post"),
             "activation": ACTIVATIONS,
             "positions": ("learned", "rotary"),
+            "pattern": ("local", "strided", "fixed"),
         }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
@@ -127,6 +130,15 @@ class GPTConfig:
                 raise Error(f"GPTConfig.banded_layers names layer {layer!r}: layers are 0 to {self.n_layers - 1}")
         if len(set(self.banded_layers)) != len(self.banded_layers):
             raise Error(f"GPTConfig.banded_layers {self.banded_layers} names a layer twice: name each once")
+        if self.pattern != "local" and not self.banded_layers:
+            raise Error(f"GPTConfig.pattern is {self.pattern!r}, but no layer is banded: give window and banded_layers")
+        if type(self.sinks) is not int or self.sinks < 0:
+            raise Error(f"GPTConfig.sinks is {self.sinks!r}: give 0, or how many first tokens stay visible, such as 4")
+        if self.sinks and (self.positions, self.pattern, bool(self.banded_layers)) != ("rotary", "local", True):
+            raise Error(
+                "GPTConfig.sinks keeps the first tokens in sight of banded layers, as near as the window is long: "
+                "it needs positions='rotary', pattern='local', window and banded_layers"
+            )
 
     def _check_rope(self):
         if isinstance(self.rope_scaling, dict):
@@ -144,6 +156,19 @@ class GPTConfig:
     def layer_window(self, layer: int) -> int | None:
         """The window of one layer; None where it is dense."""
         return self.window if layer in self.banded_layers else None
+
+    def kept_window(self, layer: int) -> int | None:
+        """How far back a decoder must remember in one layer; None: all of it."""
+        return self.layer_window(layer) if self.pattern == "local" else None
+
+    @property
+    def endless(self) -> bool:
+        """Whether a text may go on for ever: every layer forgets, and the first tokens stay (StreamingLLM)."""
+        return self.sinks > 0 and len(self.banded_layers) == self.n_layers
+
+    def dense(self) -> "GPTConfig":
+        """The same with no layer banded, as a cache that keeps everything wants it."""
+        return replace(self, window=None, banded_layers=(), pattern="local", sinks=0)
 
     def to_dict(self) -> dict:
         """Plain values, ready for JSON.

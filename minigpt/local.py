@@ -23,7 +23,8 @@ LEAST, MOST = 64, 128  # queries of a chunk: shorter ones are too many calls, lo
 
 def attend(q: Tensor, k: Tensor, v: Tensor, band: Band, dropout: float = 0.0) -> Tensor:
     """`attention.plain` under a band: by chunks; on a GPU, where it can, by flex attention in one kernel."""
-    if q.is_cuda and not dropout and _flex() is not None and q.shape[-1] in (16, 32, 64, 128, 256):
+    whole = q.shape[-1] == v.shape[-1] and q.shape[-1] in (16, 32, 64, 128, 256)
+    if q.is_cuda and not dropout and whole and _flex() is not None:
         return flex(q, k, v, band, _flex())
     return chunked(q, k, v, band, dropout)
 
@@ -42,11 +43,14 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, band: Band, dropout: float = 0.0) -
     sizes = [*before, *(part.shape[2] for part in queries)]
     # Split, not slices of slices: the backward pass of a slice is as long as the whole.
     keys, values = k.split(sizes, 2), v.split(sizes, 2)
+    first = [each[:, :, : band.sinks] for each in (k, v)]
     reach, parts = -(-(band.window - 1) // size), []
     for n, part in enumerate(queries):
         own = len(before) + n
         seen = slice(max(0, own - reach), own + 1)
-        inputs = part, keys[seen], values[seen], band, n * size, dropout
+        apart = min(band.sinks, sum(sizes[: seen.start]))  # first keys that are not among the chunk's anyway
+        sinks = [each[:, :, :apart] for each in first]
+        inputs = part, (sinks[0], *keys[seen]), (sinks[1], *values[seen]), band, n * size, dropout
         again = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
         parts.append(checkpoint(_chunk, *inputs, use_reentrant=False) if again else _chunk(*inputs))
     return torch.cat(parts, 2)
@@ -54,7 +58,8 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, band: Band, dropout: float = 0.0) -
 
 def _chunk(q: Tensor, keys: tuple[Tensor, ...], values: tuple[Tensor, ...], band: Band, first: int, dropout: float):
     k, v = torch.cat(keys, 2), torch.cat(values, 2)
-    mask = band.block(first, first + q.shape[2], k.shape[2])
+    apart = keys[0].shape[2]
+    mask = F.pad(band.block(first, first + q.shape[2], k.shape[2] - apart), (apart, 0), value=True)
     grouped = k.shape[1] != q.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, enable_gqa=grouped)
 

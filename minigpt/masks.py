@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 SHORT = 512  # keys below which a mask that is written out is as quick
+Turn = tuple[Tensor, Tensor]  # cos and sin, see positions.py
 
 
 def causal(i: Tensor, j: Tensor) -> Tensor:
@@ -23,6 +24,19 @@ def causal(i: Tensor, j: Tensor) -> Tensor:
 def banded(i: Tensor, j: Tensor, window: int) -> Tensor:
     """A token sees at most `window` keys, itself included: i - j < window (Child et al. 2019, "local")."""
     return i - j < window
+
+
+def strided(i: Tensor, j: Tensor, stride: int) -> Tensor:
+    """The last `stride` keys, and of those before every stride-th, counted from itself (Child et al. 2019, 4.2)."""
+    return banded(i, j, stride) | ((i - j) % stride == 0)
+
+
+def fixed(i: Tensor, j: Tensor, stride: int) -> Tensor:
+    """Its own block of `stride` keys, and the last one of every block before, which sums it up (ibid., c = 1)."""
+    return (i // stride == j // stride) | (j % stride == stride - 1)
+
+
+PATTERNS = {"local": banded, "strided": strided, "fixed": fixed}
 
 
 def same_document(a: Tensor, b: Tensor) -> Tensor:
@@ -37,7 +51,8 @@ def pays(n_queries: int, n_keys: int, window: int) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """The banded mask of the last T of L keys, not written out: causal, `window` wide, within `documents` (B, L).
+    """The banded mask of the last T of L keys, not written out: causal, `window` wide, within `documents` (B, L); the
+    first `sinks` keys are seen by all that come later.
 
     >>> Band(window=2, n_queries=3).dense()[0, 0].int().tolist()
     [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
@@ -48,13 +63,19 @@ class Band:
     past: int = 0
     documents: Tensor | None = None
     device: torch.device | None = None
+    sinks: int = 0
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is better computed a chunk of queries at a time than written out."""
+        return pays(self.n_queries, self.past + self.n_queries, self.window)
 
     def block(self, first: int, end: int, n_keys: int) -> Tensor:
         """What the queries first .. end - 1 see of the `n_keys` keys up to the last of them: (B or 1, 1, t, n_keys)."""
         last = self.past + end
         i = torch.arange(self.past + first, last, device=self.device)[:, None]
         j = torch.arange(last - n_keys, last, device=self.device)
-        mask = (causal(i, j) & banded(i, j, self.window))[None]
+        mask = (causal(i, j) & (banded(i, j, self.window) | (j < self.sinks)))[None]
         if self.documents is not None:
             there = self.documents[:, self.past + first : last, None], self.documents[:, None, last - n_keys : last]
             mask = mask & same_document(*there)
@@ -71,18 +92,45 @@ class Band:
 
         def sees(b, h, i, j):
             i = i + self.past
-            seen = causal(i, j) & banded(i, j, self.window)
+            seen = causal(i, j) & (banded(i, j, self.window) | (j < self.sinks))
             return seen if self.documents is None else seen & same_document(self.documents[b, i], self.documents[b, j])
 
         batch = None if self.documents is None else len(self.documents)
         return create_block_mask(sees, batch, None, self.n_queries, self.past + self.n_queries, str(self.device))
 
 
-def last(mask: Tensor | Band | None, n_keys: int) -> Tensor | Band | None:
-    """The mask of the last `n_keys` keys: a banded layer's cache holds no others."""
+@dataclass(frozen=True, eq=False)
+class Sinks:
+    """A banded mask whose first tokens stay in sight, and where from: as near as the window is long.
+
+    A query at position i is `back` at min(i, window + sinks - 1) when it looks at the `first` tokens: farther than
+    that no text of the training was. For the other keys only the distance counts.
+    """
+
+    mask: Tensor | Band
+    back: Turn  # from i to there, tables of (B or 1, 1, T, D)
+    first: Tensor  # (B or 1, L) bool
+
+
+def first_tokens(n_keys: int, sinks: int, keep: Tensor | None, device: torch.device | None = None) -> Tensor:
+    """Which keys are among the first `sinks` real ones of their row or branch, (B or 1, L) bool."""
+    if keep is None:
+        return torch.arange(n_keys, device=device)[None] < sinks
+    first = keep & (keep.cumsum(-1) <= sinks)
+    return first.any(1) if keep.ndim == 3 else first  # branches share a beginning
+
+
+def last(mask: Tensor | Band | Sinks | None, n_keys: int, front: int = 0) -> Tensor | Band | Sinks | None:
+    """The mask of the last `n_keys` keys, `front` of which are the first: a banded layer's cache holds no others."""
+    if isinstance(mask, Sinks):
+        return Sinks(last(mask.mask, n_keys, front), mask.back, last(mask.first, n_keys, front))
     if isinstance(mask, Band):
-        return Band(mask.window, mask.n_queries, n_keys - mask.n_queries, mask.documents, mask.device)
-    return None if mask is None else mask[..., -n_keys:]
+        past = n_keys - mask.n_queries
+        return Band(mask.window, mask.n_queries, past, mask.documents, mask.device, mask.sinks)
+    if mask is None or mask.shape[-1] == n_keys:
+        return mask
+    recent = mask[..., front - n_keys :]
+    return torch.cat((mask[..., :front], recent), -1) if front else recent
 
 
 def build(
@@ -90,6 +138,8 @@ def build(
     past: int = 0,
     *,
     window: int | None = None,
+    pattern: str = "local",
+    sinks: int = 0,
     keep: Tensor | None = None,
     documents: Tensor | None = None,
     device: torch.device | None = None,
@@ -100,6 +150,8 @@ def build(
     real tokens, so padding between them does not shorten it. A padding token sees itself, whatever the rest
     says: an empty row would make the softmax 0/0, and nobody reads what it computes.
 
+    `pattern` is what the window means, and the first `sinks` real tokens are seen whatever it is.
+
     From a cache with branches, `keep` (B, T, L) says already what each query sees; the window is what remains.
 
     >>> build(4, window=2)[0, 0].int().tolist()
@@ -108,17 +160,21 @@ def build(
     n_keys = past + n_queries
     if keep is None and documents is None and (window is None or window >= n_keys):
         return None
-    if window is not None and keep is None and pays(n_queries, n_keys, window):
-        return Band(window, n_queries, past, documents, device)
+    if window is not None and keep is None and pattern == "local" and n_keys >= max(SHORT, 2 * window):
+        return Band(window, n_queries, past, documents, device, sinks)
+
+    def near(i: Tensor, j: Tensor) -> Tensor:
+        return PATTERNS[pattern](i, j, window) | (j < sinks)
+
     if keep is not None and keep.ndim == 3:
-        order = keep.cumsum(-1)  # along its own branch
-        return (keep if window is None else keep & banded(order[:, :, -1:], order, window))[:, None]
+        order = keep.cumsum(-1) - 1  # along its own branch
+        return (keep if window is None else keep & near(order[:, :, -1:], order))[:, None]
     slots = torch.arange(n_keys, device=device)
     i, j = slots[past:, None], slots[None, :]
     mask = causal(i, j)[None]
     if window is not None:
-        order = slots[None] if keep is None else keep.cumsum(-1)
-        mask = mask & banded(order[:, past:, None], order[:, None, :], window)
+        order = slots[None] if keep is None else keep.cumsum(-1) - 1
+        mask = mask & near(order[:, past:, None], order[:, None, :])
     if documents is not None:
         mask = mask & same_document(documents[:, past:, None], documents[:, None, :])
     if keep is not None:

@@ -10,6 +10,7 @@ Twins: `Reader` keeps what it has read in a cache, `PlainReader` reads everythin
 `places` says of each prompt where it stands in the user's list: modules that treat rows in their own way go by it.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from minigpt import rope
 from minigpt.cache import Cache
 from minigpt.model import GPT
 
+PREFILL = 2048  # tokens of prompts read at a time, all rows together: memory for the rest is the cache alone
 FORGET = 64  # entries that no branch sees any more, before it pays to move the others together
 
 
@@ -59,6 +61,8 @@ class PlainReader:
 class Reader:
     """Reads each token once. `room`: how many tokens the branches of one prompt may write together."""
 
+    prefill_chunk = PREFILL
+
     def __init__(self, model: GPT, places: list[int], room: int):
         self.model, self.places, self.room = model, places, room
 
@@ -67,7 +71,7 @@ class Reader:
         weight, self.prompt = next(self.model.parameters()), tokens.shape[1]
         capacity = self.prompt + self.room
         self.cache = Cache(self.model.config, len(prompts), capacity, dtype=weight.dtype, device=weight.device)
-        return read_last(self.model, tokens, keep, self.cache, self.places)
+        return read_last(self.model, tokens, keep, self.cache, self.places, self.prefill_chunk)
 
     def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
         cache = self.cache
@@ -108,7 +112,8 @@ class Memory(Reader):
     def __init__(self, model: GPT):
         super().__init__(model, [0], room=0)
         weight = next(model.parameters())
-        self.cache = Cache(model.config, 1, dtype=weight.dtype, device=weight.device)
+        room = sys.maxsize if model.config.endless else None
+        self.cache = Cache(model.config, 1, room, dtype=weight.dtype, device=weight.device)
         self.text, self.prompt = [], 0
 
     def start(self, prompts: list[list[int]]) -> Tensor:
@@ -121,7 +126,8 @@ class Memory(Reader):
         self.cache.back(known)
         known = self.cache.read
         self.text = text[:known]  # should reading fail, what was read stays true
-        logits = read_last(self.model, torch.tensor([text[known:]]), None, self.cache, self.places)
+        new = torch.tensor([text[known:]])
+        logits = read_last(self.model, new, None, self.cache, self.places, self.prefill_chunk)
         self.text = list(text)
         return logits
 
@@ -140,9 +146,21 @@ def flush_right(texts: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     return tokens, torch.tensor([[False] * (longest - len(text)) + [True] * len(text) for text in texts])
 
 
-def read_last(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None, places: list[int]) -> Tensor:
-    """Logits after the last token of each row, (B, V)."""
-    return _logits(model, tokens, keep, cache, places, last=True)[:, 0]
+def read_last(
+    model: GPT,
+    tokens: Tensor,
+    keep: Tensor | None,
+    cache: Cache | None,
+    places: list[int],
+    prefill_chunk: int = PREFILL,
+) -> Tensor:
+    """Logits after the last token of each row, (B, V). Into a cache a long prompt is read a chunk at a time."""
+    width = tokens.shape[1] if cache is None else max(1, prefill_chunk // len(tokens))
+    parts = tokens.split(width, 1)
+    kept = [None] * len(parts) if keep is None else keep.split(width, 1)
+    for part, real in zip(parts, kept, strict=True):
+        logits = _logits(model, part, real, cache, places, last=True)
+    return logits[:, 0]
 
 
 def _logits(model: GPT, tokens: Tensor, keep, cache: Cache | None, places: list[int], last: bool = False) -> Tensor:

@@ -71,7 +71,7 @@ class Walk:
         windows = {self.config.layer_window(layer) for layer in range(self.config.n_layers)}
         n_keys = self.past + self.time
         for window in windows:
-            if window is not None and masks.pays(self.time, n_keys, window):
+            if window is not None and self.config.pattern == "local" and masks.pays(self.time, n_keys, window):
                 continue  # that mask is not written out
             if self.job.documents or (window is not None and window < n_keys):
                 self.keep("mask", Sheet(self.rows * self.time * n_keys, 1))
@@ -108,7 +108,8 @@ class Walk:
             q, k, v = (_cast(part, 2) for part in (q, k, v))
         out = Sheet(self.tokens * n_queries, q.size, q.learns or k.learns or v.learns)
         window, n_keys = config.layer_window(self.layer), self.past + self.time
-        chunked = window is not None and masks.pays(self.time, n_keys, window) and job.attention != "plain"
+        chunked = window is not None and config.pattern == "local" and masks.pays(self.time, n_keys, window)
+        chunked = chunked and job.attention != "plain"
         masked = job.documents or bool(self.past) or (window is not None and window < n_keys)
         mask = Sheet(self.rows * self.time * n_keys, 1) if masked and not chunked else None
         heads = Heads(self.batch, config.n_heads, config.n_kv_heads, self.time, n_keys, config.d_head)
