@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import lora
 from minigpt import GPT, Error, rope
-from minigpt.context.extend import extend, extended, parse_length, stretch_table
+from minigpt.context.extend import endless, extend, extended, parse_length, stretch_table
 from minigpt.context.options import ROPES
 from minigpt.training.compose import make_model, row_length
 from minigpt.training.options import ShapeConfig
@@ -120,6 +120,18 @@ def test_training_goes_on_from_an_extended_model(tmp_path):
         ShapeConfig(extend_context="2x")
     with pytest.raises(Error, match="--rope is 'yarm': did you mean 'yarn'"):
         ShapeConfig(rope="yarm")
+
+
+def test_endless_is_the_model_itself_up_to_its_context():
+    gpt, x = model("llama", std=0.3), tokens(1, 24)
+    stream = endless(gpt)
+    assert (stream.config.sinks, stream.config.window, stream.config.endless) == (4, 20, True)
+    with torch.no_grad():
+        torch.testing.assert_close(stream(x), gpt(x), atol=1e-5, rtol=1e-5)
+        assert stream(tokens(1, 100)).shape == (1, 100, 61)
+    assert endless(gpt, sinks=2, window=5).config.window == 5
+    with pytest.raises(Error, match="needs a model with rotary positions"):
+        endless(model("gpt2"))
 
 
 def test_what_cannot_be_extended_says_why():

@@ -69,6 +69,29 @@ def extended(config: GPTConfig, context: int, how: str = "yarn") -> GPTConfig:
     return replace(config, context=context, rope_scaling=scaling)
 
 
+def endless(model: GPT, sinks: int = 4, window: int | None = None) -> GPT:
+    """A model that reads and writes without end, with the weights of `model` (Xiao et al. 2023, StreamingLLM).
+
+    Every layer sees the first `sinks` tokens and the last `window`, together by default as many as the context, and
+    each as far away as that. What has left the window is forgotten: this is not a longer memory, but one that does not
+    break. Without the first tokens, on which models lay attention they have no other use for, it does.
+
+    >>> from minigpt import presets
+    >>> model = GPT(presets.llama_like(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
+    >>> endless(model)(torch.ones(1, 50, dtype=torch.int64)).shape
+    torch.Size([1, 50, 100])
+    """
+    if model.config.positions != "rotary":
+        raise Error("endless: a table of learned positions ends: this needs a model with rotary positions")
+    window = model.config.context - sinks if window is None else window
+    layers = tuple(range(model.config.n_layers))
+    config = replace(model.config, window=window, banded_layers=layers, pattern="local", sinks=sinks)
+    with torch.device("meta"):
+        other = GPT(config)
+    _adopt(other, dict(model.state_dict(keep_vars=True)))
+    return other.train(model.training)
+
+
 def stretch_table(table: Tensor, length: int) -> Tensor:
     """(T, C) -> (T', C), linear between rows, both ends kept; its first rows if T' is shorter.
 
