@@ -5,9 +5,9 @@
     ... --plot docs                                                  and draws the pictures of docs/context.md
 
 One base model; then for each way the same number of steps at the longer length, on the same rows. Text: --clinical
-(doctors and patients in conversation, notes, answers), 60 of the long texts kept apart to judge by. Three facts stand
-twice in every row, so that there is something to be found far back. Work is counted in steps; what has been trained is
-kept in --out and not trained again.
+(doctors and patients in conversation, and their notes), 40 of the long ones kept apart to judge by. Six facts stand
+three times in every row, so that there is something to be found far back. Work is counted in steps; what has been
+trained is kept in --out and not trained again.
 """
 
 import argparse
@@ -23,11 +23,13 @@ sys.path.insert(0, str(ROOT))
 TRAINED, LONG = 256, 1024
 EDGES = [1, 128, 256, 512, 1024]
 WAYS = {"llama": ("none", "linear", "ntk", "dynamic", "yarn", "llama3"), "gpt2": ("interpolated",)}
-FIELDS = {"clinical_dialogue_notes": ("dialogue", "note"), "medquad": ("answer",)}
 FACTS = {  # statements as needle.Fact has them: the question is what comes before {}
     "\nAllergies:{}.\n": (" penicillin", " aspirin", " latex", " iodine", " peanuts", " codeine"),
     "\nWard:{}.\n": (" north", " south", " east", " west", " garden", " tower"),
     "\nImplant:{}.\n": (" pacemaker", " stent", " hip", " lens", " valve", " screw"),
+    "\nDiet:{}.\n": (" vegan", " halal", " low salt", " soft", " liquid", " diabetic"),
+    "\nLanguage:{}.\n": (" Spanish", " Polish", " Hindi", " Arabic", " French", " Greek"),
+    "\nPharmacy:{}.\n": (" Mill Road", " Castle", " Station", " High Street", " Abbey", " Bridge"),
 }
 PANELS = ("not stretched, endless", "none, tuned", "yarn", "yarn, tuned", "interpolated", "interpolated, tuned")
 
@@ -41,17 +43,16 @@ class Text:
 
         texts = [
             each.text
-            for name, fields in FIELDS.items()
-            for field in fields
-            for each in Documents(clinical / name / f"{name}.jsonl", field)
+            for field in ("dialogue", "note")
+            for each in Documents(clinical / "clinical_dialogue_notes" / "clinical_dialogue_notes.jsonl", field)
         ]
         random.Random(0).shuffle(texts)
         if not (out / "tokenizer.json").is_file():
             facts = [statement.format(value) for statement, values in FACTS.items() for value in values]
-            Tokenizer.train([*texts[:1500], *facts * 20], 2048).save(out)
+            Tokenizer.train([*texts[:1000], *facts * 20], 1024).save(out)
         self.tokenizer = Tokenizer.load(out)
         ids = [[self.tokenizer.eot, *self.tokenizer.encode(text)] for text in texts]
-        self.long = [text for text in ids if len(text) > 1100][::2][:60]  # for the judgement
+        self.long = [text for text in ids if len(text) > 1100][:40]  # for the judgement
         kept = set(map(tuple, self.long))
         self.train = [token for text in ids if tuple(text) not in kept for token in text]
         self.planted = {
@@ -60,8 +61,8 @@ class Text:
         }
 
     def row(self, length: int, draw: random.Random) -> list[int]:
-        """length + 1 tokens of text; each fact stands in it twice, with the same value."""
-        facts = [draw.choice(values) for values in self.planted.values()] * 2
+        """length + 1 tokens of text; each fact stands in it three times, with one value."""
+        facts = [draw.choice(values) for values in self.planted.values()] * 3
         body = length + 1 - sum(map(len, facts))
         start = draw.randrange(len(self.train) - body)
         row, places = self.train[start : start + body], sorted(draw.randrange(body) for _ in facts)
@@ -110,7 +111,7 @@ class Trial:
         from minigpt.training.options import SHAPES
 
         torch.manual_seed(0)
-        sizes = {"n_layers": 4, "n_heads": 4, "d_model": 128, "vocab_size": self.text.tokenizer.vocab_size}
+        sizes = {"n_layers": 3, "n_heads": 4, "d_model": 128, "vocab_size": self.text.tokenizer.vocab_size}
         shape = SHAPES[self.options.shape](**sizes, context=TRAINED)
         return self._made("base", lambda: _new(shape), self.options.steps, TRAINED, 4e-3)
 
@@ -135,7 +136,7 @@ class Trial:
         statement, values = next(iter(FACTS.items()))
         buckets = by_position(model, self.rows, EDGES)
         cells = [
-            cell(model, self.text.tokenizer.encode, self.rows[:2], Fact(statement, values[:4]), length, depth)
+            cell(model, self.text.tokenizer.encode, self.rows[:1], Fact(statement, values), length, depth)
             for length in (TRAINED - 4, LONG // 2, LONG - 4)
             for depth in (0.0, 0.25, 0.5, 0.75, 1.0)
         ]
@@ -173,7 +174,7 @@ def _new(config):
 def _rows(text: Text) -> list[list[int]]:
     from minigpt.context.lengths import rows_of
 
-    return rows_of([each[: LONG + 1] for each in text.long], LONG, 24)
+    return rows_of([each[: LONG + 1] for each in text.long], LONG, 16)
 
 
 def main():
@@ -181,9 +182,9 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="folder for the models; those that are there stay")
     parser.add_argument("--clinical", type=Path, default=ROOT.parent / "shared" / "clinical", help="folder of the text")
     parser.add_argument("--shape", choices=WAYS, default="llama", help="llama has rotary positions, gpt2 a table")
-    parser.add_argument("--steps", type=int, default=600, help="of the base model (default 600)")
-    parser.add_argument("--tune-steps", type=int, default=40, help="of each stretched model (default 40)")
-    parser.add_argument("--tokens", type=int, default=2048, help="of a step (default 2048)")
+    parser.add_argument("--steps", type=int, default=700, help="of the base model (default 700)")
+    parser.add_argument("--tune-steps", type=int, default=30, help="of each stretched model (default 30)")
+    parser.add_argument("--tokens", type=int, default=1024, help="of a step (default 1024)")
     parser.add_argument("--only", default="", metavar="WAYS", help="such as yarn,none (default all)")
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the pictures there")
     options = parser.parse_args()

@@ -8,11 +8,10 @@ thread, the better of two: a busy machine changes them less than seconds on the 
 """
 
 import argparse
-import json
 import resource
-import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,8 +55,8 @@ CASES = {
 }
 
 
-def measure(task: str, kind: str, length: int):
-    """One case, in this process: CPU seconds (the better of two) and MiB at the peak, as JSON."""
+def measure(task: str, kind: str, length: int) -> dict[str, float]:
+    """One case, in this process: CPU seconds (the better of two) and MiB at the peak."""
     import torch
 
     torch.set_num_threads(1)
@@ -68,19 +67,19 @@ def measure(task: str, kind: str, length: int):
         work()
         seconds.append(time.process_time() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps({"seconds": min(seconds), "mib": peak / 1024}))
+    return {"seconds": min(seconds), "mib": peak / 1024}
 
 
 def cost(plot: Path | None):
     from tqdm import tqdm
 
+    import minigpt.generation.reader  # noqa: F401  before the fork, with all of PyTorch
     from minigpt.training.report import draw
 
     cases = [(task.__name__, kind, length) for task, kinds in CASES.items() for kind in kinds for length in LENGTHS]
-    found = {}
-    for case in tqdm(cases, leave=False):
-        words = [sys.executable, __file__, "--case", *map(str, case)]
-        found[case] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    # A process of its own for each, forked once PyTorch is there: the peak of a process never comes down again.
+    with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        found = {case: pool.apply(measure, case) for case in tqdm(cases, leave=False)}
     for task, kinds in CASES.items():
         print(f"\n| {task.__name__}, {' / '.join(map(str, LENGTHS))} tokens | CPU seconds | MiB |\n|---|---|---|")
         for kind in kinds:
@@ -101,13 +100,7 @@ def cost(plot: Path | None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the pictures there")
-    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.case:
-        task, kind, length = options.case
-        measure(task, kind, int(length))
-    else:
-        cost(options.plot)
+    cost(parser.parse_args().plot)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ def judge(gpt, tokenizer, texts: list[list[int]], most: int, tasks: Tasks) -> Fi
     context = tasks.length or gpt.config.context
     rows = rows_of(texts, context, most)
     positions = by_position(gpt, tqdm(rows, desc="by position", leave=False), edges_of(context))
-    long, strides = [text for text in texts if len(text) > context + 1][:most], {}
+    # Not more than eight contexts of each: a small stride reads a text many times.
+    long, strides = [text[: 8 * context] for text in texts if len(text) > context + 1][:most], {}
     for stride in tasks.stride or (context, max(1, context // 2), max(1, context // 4)):
         if long:
             strides[stride] = by_stride(gpt, tqdm(long, desc=f"stride {stride}", leave=False), stride)

@@ -41,7 +41,7 @@ class Tasks:
     """Tasks: perplexity by position, by stride, and a fact to be found."""
 
     length: int | None = None  # tokens of a row; by default the context
-    stride: tuple[int, ...] = ()  # of windows over whole texts; by default the context, a half and a quarter of it
+    stride: tuple[int, ...] = ()  # of windows over texts; by default the context, a half and a quarter of it
     needle: bool = True  # plant a fact in a text and ask for it
     fact: str = "\nAllergies:{}.\n"  # with {} for the value; the question is what comes before
     value: tuple[str, ...] = ()  # a value the fact may have; repeat it (default: four, such as penicillin)
