@@ -25,6 +25,7 @@ class Cache:
     """Room for `capacity` entries a prompt, allocated at once: 2 x B x G x capacity x D numbers a dense layer.
 
     A banded layer takes min(capacity, 2 (window + 32)) in place of the capacity; with K branches about K times that.
+    Its sinks, if it has any, count to the window.
 
     The model calls `extend_keep`, then `update` once a layer, then `advance`. A prefix is a cache that is not
     empty; anything with these three methods and a `length` will do.
@@ -52,7 +53,7 @@ class Cache:
         self.cut = 0  # the entries before it are of no use to banded layers; looked up when one of them is full
 
     def _room(self, window: int | None) -> int:
-        return self.capacity if window is None else min(self.capacity, sliding.room(window))
+        return self.capacity if window is None else min(self.capacity, sliding.room(window + self.sinks))
 
     @property
     def nbytes(self) -> int:
