@@ -27,6 +27,7 @@ examples:
   python train.py --data notes.jsonl --field note            your own notes
   python train.py --data folder/ --shape gpt2 --dropout 0.1  a folder of .txt, as GPT-2
   python train.py --init gpt2 --data notes.jsonl --field note --lr 1e-4    go on from a downloaded GPT-2
+  python train.py --init runs/notes --extend-context 2x --steps 100 --lr 1e-4 --out runs/long    twice the context
   python train.py --init runs/notes --method lora --data letters/ --out runs/letters    an adapter beside it
   python train.py --init runs/notes --method prompt --data letters/ --out runs/prompt   twenty learned tokens
   python train.py --init runs/notes --task classify --data n.jsonl --field note --label type --out runs/type

@@ -25,6 +25,7 @@ class Cache:
     """Room for `capacity` entries a prompt, allocated at once: 2 x B x G x capacity x D numbers a dense layer.
 
     A banded layer takes min(capacity, 2 (window + 32)) in place of the capacity; with K branches about K times that.
+    Its sinks, if it has any, count to the window.
 
     The model calls `extend_keep`, then `update` once a layer, then `advance`. A prefix is a cache that is not
     empty; anything with these three methods and a `length` will do.
@@ -38,8 +39,9 @@ class Cache:
     """
 
     def __init__(self, config: GPTConfig, batch: int, capacity: int | None = None, dtype=None, device=None):
-        self.capacity, self.batch, self.window = capacity or config.context, batch, config.window
-        rooms = [self._room(config.layer_window(layer)) for layer in range(config.n_layers)]
+        self.capacity, self.batch = capacity or config.context, batch
+        self.window, self.sinks = config.window, config.sinks
+        rooms = [self._room(config.kept_window(layer)) for layer in range(config.n_layers)]
         sizes = [(batch, config.n_kv_heads, room, config.d_head) for room in rooms]
         self.layers = [sliding.Entries(*size, dtype=dtype, device=device) for size in sizes]
         self.device = self.layers[0].keys.device
@@ -47,10 +49,11 @@ class Cache:
         self.sees = None  # (B, K, capacity) bool once rows branch
         self.length = 0
         self.prefix = 0  # how many of the entries no token stands for: see `begin`
+        self.front = 0  # the first entries, which banded layers keep for good: up to the last of the sinks
         self.cut = 0  # the entries before it are of no use to banded layers; looked up when one of them is full
 
     def _room(self, window: int | None) -> int:
-        return self.capacity if window is None else min(self.capacity, sliding.room(window))
+        return self.capacity if window is None else min(self.capacity, sliding.room(window + self.sinks))
 
     @property
     def nbytes(self) -> int:
@@ -67,6 +70,8 @@ class Cache:
 
         It makes its own room. To whoever reads on it is a past like any other: banded layers see the end of it.
         """
+        if self.sinks:
+            raise Error("Cache: a prefix is in the place of the first tokens: attach it to a model without sinks")
         if self.length:
             raise Error(f"Cache: a prefix comes first, found {self.length} entries before it: begin a new cache")
         length, grown = keys[0].shape[2], keys[0].shape[2] - self.prefix
@@ -97,9 +102,18 @@ class Cache:
                 self.keep = torch.ones(batch, self.capacity, dtype=torch.bool, device=self.device)
             self.keep[:, self.length : end] = True if keep is None else keep
         if any(layer.full(end) for layer in self.layers):
-            self.cut = self._oldest(end, spare=sliding.SPARE)
+            self._forget(end)
         seen = self.keep if self.sees is None else self.sees
         return None if seen is None else seen[..., :end]
+
+    def _forget(self, end: int):
+        """Settle what banded layers keep when the next tokens are in: the `front`, and all from the `cut` on."""
+        start, cut = max(layer.start for layer in self.layers), self._oldest(end, spare=sliding.SPARE)
+        front = self.front if start else sliding.front(self._seen(end), end, self.sinks)
+        if front is None or front > cut:  # a row has not had its first tokens yet, or has them in its window
+            self.cut = start
+        else:
+            self.cut, self.front = cut, front
 
     def _extend_branches(self, keep: Tensor | None, time: int, end: int):
         """Every branch sees its own new token and none of its neighbours'."""
@@ -112,14 +126,18 @@ class Cache:
 
     def _oldest(self, end: int, spare: int = 0) -> int:
         """The first entry that banded layers look at after `end`, or should `spare` tokens be taken back."""
+        return sliding.oldest(self._seen(end), end, self.window - 1 + spare)
+
+    def _seen(self, end: int) -> Tensor | None:
+        """(B, K, end) bool, who sees what; None: everybody all."""
         seen = self.keep[:, None] if self.sees is None and self.keep is not None else self.sees
-        return sliding.oldest(None if seen is None else seen[:, :, :end], end, self.window - 1 + spare)
+        return None if seen is None else seen[:, :, :end]
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write the new keys and values (B, G, T, D) at the end; returns all of them (B, G, L + T, D), or the last
         ones, where no new token sees those before.
         """
-        return self.layers[layer].add(k, v, self.length, self.cut)
+        return self.layers[layer].add(k, v, self.length, self.cut, self.front)
 
     def advance(self, time: int):
         """The T new tokens are in, at every layer."""
@@ -165,8 +183,9 @@ class Cache:
         starts = [layer.start for layer in self.layers]
         if any(starts) and max(starts) > self._oldest(length):
             length = 0
+            self.front = 0
             for layer in self.layers:
-                layer.start = 0
+                layer.start = layer.front = 0
         self.length = length
 
     def compact(self):
@@ -174,7 +193,7 @@ class Cache:
 
         A row with fewer of them than another has its gap in front, as a padded prompt has.
         """
-        if self.sees is None:
+        if self.sees is None or self.front:
             return
         seen = self.sees[:, :, : self.length].any(1)
         length = int(seen.sum(1).amax())

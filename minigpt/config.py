@@ -4,8 +4,9 @@ Symbols as in the GPT-3 paper (Brown et al. 2020, table 2.1): n_layers, d_model,
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
+from minigpt import rope
 from minigpt.errors import Error, nearest
 
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu", "relu2", "silu")
@@ -39,10 +40,13 @@ class GPTConfig:
     gated: bool = False  # feed-forward down(act(gate(x)) * up(x)); with silu this is SwiGLU
     positions: str = "learned"  # or "rotary"
     rope_theta: float = 10000.0
+    rope_scaling: rope.Scaling | None = None  # rotary positions stretched past the trained context (see rope.py)
     bias: bool = True  # in every linear layer and layer norm
     tied: bool = True  # the head is the token embedding, transposed
     window: int | None = None  # keys a banded layer sees, the token itself included
     banded_layers: tuple[int, ...] = ()  # which layers are banded; GPT-3 alternates dense and banded
+    pattern: str = "local"  # what a banded layer sees: the last `window` keys; or "strided" or "fixed" (see masks.py)
+    sinks: int = 0  # first tokens that banded layers see however far back they are (StreamingLLM)
     embed_dropout: float = 0.0
     attn_dropout: float = 0.0
     resid_dropout: float = 0.0
@@ -54,6 +58,7 @@ class GPTConfig:
         self._check_choices()
         self._check_numbers()
         self._check_window()
+        self._check_rope()
 
     def _check_sizes(self):
         sizes = ("vocab_size", "context", "n_layers", "n_heads", "d_model", "d_head", "n_kv_heads", "d_ff", "window")
@@ -85,6 +90,7 @@ class GPTConfig:
             "norm_place": ("pre", "post"),
             "activation": ACTIVATIONS,
             "positions": ("learned", "rotary"),
+            "pattern": ("local", "strided", "fixed"),
         }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
@@ -124,10 +130,45 @@ class GPTConfig:
                 raise Error(f"GPTConfig.banded_layers names layer {layer!r}: layers are 0 to {self.n_layers - 1}")
         if len(set(self.banded_layers)) != len(self.banded_layers):
             raise Error(f"GPTConfig.banded_layers {self.banded_layers} names a layer twice: name each once")
+        if self.pattern != "local" and not self.banded_layers:
+            raise Error(f"GPTConfig.pattern is {self.pattern!r}, but no layer is banded: give window and banded_layers")
+        if type(self.sinks) is not int or self.sinks < 0:
+            raise Error(f"GPTConfig.sinks is {self.sinks!r}: give 0, or how many first tokens stay visible, such as 4")
+        if self.sinks and (self.positions, self.pattern, bool(self.banded_layers)) != ("rotary", "local", True):
+            raise Error(
+                "GPTConfig.sinks keeps the first tokens in sight of banded layers, as near as the window is long: "
+                "it needs positions='rotary', pattern='local', window and banded_layers"
+            )
+
+    def _check_rope(self):
+        if isinstance(self.rope_scaling, dict):
+            object.__setattr__(self, "rope_scaling", rope.from_json(self.rope_scaling))
+        if self.rope_scaling is None:
+            return
+        if type(self.rope_scaling) not in rope.KINDS.values():
+            known = ", ".join(record.__name__ for record in rope.KINDS.values())
+            raise Error(f"GPTConfig.rope_scaling is {self.rope_scaling!r}: give one of minigpt.rope: {known}")
+        if self.positions != "rotary":
+            raise Error("GPTConfig.rope_scaling stretches rotary positions, but positions is 'learned': leave it out")
+        if self.d_head < 4:
+            raise Error(f"GPTConfig.rope_scaling needs slow and quick pairs, d_head is {self.d_head}: give at least 4")
 
     def layer_window(self, layer: int) -> int | None:
         """The window of one layer; None where it is dense."""
         return self.window if layer in self.banded_layers else None
+
+    def kept_window(self, layer: int) -> int | None:
+        """How far back a decoder must remember in one layer; None: all of it."""
+        return self.layer_window(layer) if self.pattern == "local" else None
+
+    @property
+    def endless(self) -> bool:
+        """Whether a text may go on for ever: every layer forgets, and the first tokens stay (StreamingLLM)."""
+        return self.sinks > 0 and len(self.banded_layers) == self.n_layers
+
+    def dense(self) -> "GPTConfig":
+        """The same with no layer banded, as a cache that keeps everything wants it."""
+        return replace(self, window=None, banded_layers=(), pattern="local", sinks=0)
 
     def to_dict(self) -> dict:
         """Plain values, ready for JSON.
@@ -135,7 +176,8 @@ class GPTConfig:
         >>> GPTConfig.from_dict(GPTConfig().to_dict()) == GPTConfig()
         True
         """
-        return asdict(self) | {"banded_layers": list(self.banded_layers)}
+        scaling = None if self.rope_scaling is None else rope.to_json(self.rope_scaling)
+        return asdict(self) | {"banded_layers": list(self.banded_layers), "rope_scaling": scaling}
 
     @classmethod
     def from_dict(cls, values: dict) -> "GPTConfig":

@@ -13,6 +13,7 @@ the reason.
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+from minigpt import rope
 from minigpt.config import GPTConfig
 from minigpt.errors import Error, nearest
 from minigpt.layouts import gpt1_entries, gpt2_entries, llama_entries, own_entries
@@ -102,18 +103,14 @@ def _openai_sizes_from(json: dict) -> dict:
 
 
 def _llama_from(json: dict) -> GPTConfig:
-    rope = json.get("rope_parameters") or {}
-    for scaling in (rope, json.get("rope_scaling") or {}):  # the spelling since transformers 5, and the one before
-        kind = scaling.get("rope_type", scaling.get("type", "default"))
-        if kind != "default":
-            raise Error(f"config.json: rope_type {kind!r} rescales the positions; only 'default' can be represented")
+    theta, scaling, context = rope.from_config(json, _need(json, "max_position_embeddings"))
     bias = json.get("attention_bias", False)
     if bias != json.get("mlp_bias", False):
         raise Error("config.json: attention_bias and mlp_bias differ; GPTConfig.bias is one switch for both")
     n_heads = _need(json, "num_attention_heads")
     return GPTConfig(
         vocab_size=_need(json, "vocab_size"),
-        context=_need(json, "max_position_embeddings"),
+        context=context,
         n_layers=_need(json, "num_hidden_layers"),
         n_heads=n_heads,
         n_kv_heads=json.get("num_key_value_heads") or n_heads,
@@ -125,7 +122,8 @@ def _llama_from(json: dict) -> GPTConfig:
         activation=_translate(json.get("hidden_act", "silu"), GPT2_ACTIVATIONS, "hidden_act"),
         gated=True,
         positions="rotary",
-        rope_theta=float(rope.get("rope_theta", json.get("rope_theta", 10000.0))),
+        rope_theta=theta,
+        rope_scaling=scaling,
         bias=bias,
         tied=json.get("tie_word_embeddings", False),
         attn_dropout=json.get("attention_dropout", 0.0) or 0.0,
@@ -140,7 +138,7 @@ def _llama_to(config: GPTConfig) -> dict:
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.context,
+        **rope.to_config(config.context, config.rope_theta, config.rope_scaling),
         "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads,
@@ -149,9 +147,6 @@ def _llama_to(config: GPTConfig) -> dict:
         "intermediate_size": config.d_ff,
         "rms_norm_eps": config.norm_eps,
         "hidden_act": _translate_back(config.activation, GPT2_ACTIVATIONS),
-        # The second spelling is for transformers before version 5.
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rope_theta": config.rope_theta,
         "attention_bias": config.bias,
         "mlp_bias": config.bias,
         "tie_word_embeddings": config.tied,

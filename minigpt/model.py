@@ -98,7 +98,7 @@ class Attention(nn.Module):
             q, k = rotate(q, turn), rotate(k, turn)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-            mask = None if mask is None else mask[..., -k.shape[2] :]  # a banded layer keeps the last entries only
+            mask = masks.last(mask, k.shape[2], getattr(cache, "front", 0))  # a banded layer keeps few entries
         out = self.attend(q, k, v, mask, self.attn_dropout if self.training else 0.0)
         return self.dropout(self.o_proj(attention.join_heads(out)))
 
@@ -203,17 +203,20 @@ class GPT(nn.Module):
         if positions is None:
             positions = self._count_positions(time, past, keep, x.device)
         # Padding and other branches take room in a cache, but no position.
-        if past + time > self.config.context and positions.amax() >= self.config.context:
+        fits = past + time <= self.config.context or self.config.endless
+        if not fits and positions.amax() >= self.config.context:
             already = f" after {past} in the cache" if past else ""
             room = f"the context of {self.config.context}"
             raise Error(f"GPT: {time} tokens{already} do not fit {room}: shorten the input")
+        # Through a cache nobody knows how long the text will be: it is turned as the longest, once and for all.
+        length = positions.amax(-1, keepdim=True) + 1 if cache is None else positions[:, :1] * 0 + self.config.context
         turn = None
         if self.config.positions == "learned":
             x = x + self.position_embedding(positions)
         else:
-            turn = rotary(positions, self.config.d_head, self.config.rope_theta, x.dtype)
+            turn = self._rotary(positions, length, x.dtype)
         mask_of = {
-            window: masks.build(time, past, window=window, keep=keep, documents=documents, device=x.device)
+            window: self._mask(window, time, past, positions, length, keep, documents, x.dtype)
             for window in {self.config.layer_window(layer) for layer in range(self.config.n_layers)}
         }
         x = self.dropout(x)
@@ -251,6 +254,24 @@ class GPT(nn.Module):
         if keep.ndim == 3:
             return keep.sum(-1) - 1  # a branch counts what it sees, itself the last
         return (keep.cumsum(-1) - 1).clamp(min=0)[:, past:]
+
+    def _rotary(self, positions, length, dtype):
+        config = self.config
+        how = config.d_head, config.rope_theta, dtype, config.rope_scaling, length
+        return rotary(positions, *how, exact=config.sinks > 0)
+
+    def _mask(self, window, time, past, positions, length, keep, documents, dtype):
+        """What the layers with this window see of the past and the T tokens, None if all up to themselves."""
+        config, device, sinks = self.config, positions.device, 0 if window is None else self.config.sinks
+        means = {"window": window, "pattern": config.pattern, "sinks": sinks}
+        mask = masks.build(time, past, **means, keep=keep, documents=documents, device=device)
+        if not sinks or mask is None:
+            return mask
+        if documents is not None:
+            raise Error("GPT: sinks are the first tokens of one text, found packed documents: give rows of one each")
+        back = positions.clamp(max=window + sinks - 1) - positions
+        first = masks.first_tokens(past + time if keep is None else keep.shape[-1], sinks, keep, device)
+        return masks.Sinks(mask, self._rotary(back, length, dtype), first)
 
     @classmethod
     def from_pretrained(cls, directory, **changes) -> "GPT":

@@ -3,10 +3,11 @@
 Shapes: B prompts, K branches, G key/value heads, D head size, L entries so far, T new tokens, R room.
 
     entries    0 . . . . . . start . . . . . . . . L
-    buffer                   | kept . . . . . . . .| free . . . . |      R entries
+    buffer     front         | kept . . . . . . . .| free . . . . |      R entries
 
 A banded layer looks at the last `window` tokens of a branch. When its buffer is full, what may still be looked at goes
 to the front of another one, and fills at most half of it: so an entry is moved about once. Entries keep their numbers.
+With sinks the first few entries stay in front of them for good.
 """
 
 import torch
@@ -35,39 +36,53 @@ def oldest(seen: Tensor | None, end: int, last: int) -> int:
     return min(wanted.nonzero().flatten().tolist(), default=end)
 
 
+def front(seen: Tensor | None, end: int, sinks: int) -> int | None:
+    """How many of the first entries hold the first `sinks` tokens of every branch; None while one has had fewer.
+
+    >>> front(None, 10, 4), front(torch.tensor([[[0, 1, 1, 1], [0, 1, 0, 1]]]).bool(), 4, 2), front(None, 3, 4)
+    (4, 4, None)
+    """
+    if seen is None or not sinks:
+        return sinks if sinks <= end else None
+    had = seen.cumsum(-1)
+    return None if (had[..., -1] < sinks).any() else int((had < sinks).sum(-1).amax()) + 1
+
+
 class Entries:
-    """The entries from `start` on. A dense layer has room for all, and keeps all."""
+    """The entries from `start` on, and the first `front`. A dense layer has room for all, and keeps all."""
 
     def __init__(self, batch: int, heads: int, room: int, d_head: int, dtype=None, device=None):
         size = batch, heads, room, d_head
         self.keys, self.values = (torch.empty(size, dtype=dtype, device=device) for _ in range(2))
-        self.start, self.moved = 0, None
+        self.start, self.front, self.moved = 0, 0, None
 
     @property
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
     def full(self, end: int) -> bool:
-        return end - self.start > self.keys.shape[2]
+        return self.front + end - self.start > self.keys.shape[2]
 
-    def add(self, k: Tensor, v: Tensor, length: int, cut: int) -> tuple[Tensor, Tensor]:
-        """After `length` entries come k and v (B, G, T, D); returns all from `start` on, which the new tokens may see.
+    def add(self, k: Tensor, v: Tensor, length: int, cut: int, front: int = 0) -> tuple[Tensor, Tensor]:
+        """After `length` entries come k and v (B, G, T, D); returns all that is here, which the new tokens may see.
 
-        If there is no room, only what is from `cut` on is kept for later. That is settled by `advance`: a call that
-        fails in a later layer changes nothing.
+        If there is no room, only the first `front` and what is from `cut` on are kept for later. That is settled by
+        `advance`: a call that fails in a later layer changes nothing.
         """
         end, self.moved = length + k.shape[2], None
-        old = slice(0, length - self.start)
+        old = slice(0, self.front + length - self.start)
         if self.full(end):
             whole = torch.cat((self.keys[:, :, old], k), 2), torch.cat((self.values[:, :, old], v), 2)
-            self.moved = [self._front(each[:, :, cut - self.start :]) for each in whole], cut
+            recent = self.front + cut - self.start
+            self.moved = [self._front(each[:, :, :front], each[:, :, recent:]) for each in whole], cut, front
             return whole
         for stored, new in ((self.keys, k), (self.values, v)):
-            stored[:, :, old.stop : end - self.start] = new
-        return self.keys[:, :, : end - self.start], self.values[:, :, : end - self.start]
+            stored[:, :, old.stop : old.stop + k.shape[2]] = new
+        return self.keys[:, :, : old.stop + k.shape[2]], self.values[:, :, : old.stop + k.shape[2]]
 
-    def _front(self, kept: Tensor) -> Tensor:
+    def _front(self, *kept: Tensor) -> Tensor:
         """A buffer that begins with these; larger than before if they would leave less than half of it free."""
+        kept = torch.cat(kept, 2)
         batch, heads, n, d_head = kept.shape
         size = batch, heads, max(self.keys.shape[2], 2 * n), d_head
         with torch.inference_mode(False):  # it will be written to outside, too
@@ -77,7 +92,7 @@ class Entries:
 
     def advance(self):
         if self.moved is not None:
-            ((self.keys, self.values), self.start), self.moved = self.moved, None
+            ((self.keys, self.values), self.start, self.front), self.moved = self.moved, None
 
     def rearrange(self, order: Tensor, start: int):
         """Entry j of row b becomes what `order` (B, L') says it is, from `start` on.
@@ -91,7 +106,7 @@ class Entries:
         self.start = start
 
     def resize(self, room: int, end: int):
-        n = end - self.start
+        n = self.front + end - self.start
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = old.new_zeros(*old.shape[:2], room, old.shape[3])

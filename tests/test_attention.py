@@ -105,13 +105,13 @@ def test_products_are_the_formula_forward_and_back(autocast):
     [("long", 4, 7, None), ("grouped", 2, 7, None), ("cache", 4, 3, None), ("mask", 4, 7, MASKS["banded"][1])],
 )
 def test_what_products_do_not_suit_goes_to_the_kernel(change, n_kv_heads, n_queries, mask, monkeypatch):
-    monkeypatch.setattr(attention, "products", None)
-    monkeypatch.setattr(attention, "MOST_KEYS", 6 if change == "long" else 7)
+    monkeypatch.setattr(attention.products, "attend", None)
+    monkeypatch.setattr(attention.products, "MOST_KEYS", 6 if change == "long" else 7)
     inputs = qkv(n_queries, n_kv_heads, torch.bfloat16)
     assert close(fast(*inputs, mask), plain(*inputs, mask), 3e-2)
     assert fast(*qkv(7, dtype=torch.bfloat16), dropout=0.5).isfinite().all()
     with pytest.raises(TypeError, match="NoneType"):
-        monkeypatch.setattr(attention, "MOST_KEYS", 7)
+        monkeypatch.setattr(attention.products, "MOST_KEYS", 7)
         fast(*qkv(7, dtype=torch.bfloat16))
 
 

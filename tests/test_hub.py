@@ -365,7 +365,7 @@ def damage(saved, tmp_path):
     return make
 
 
-YARN = {"rope_type": "yarn", "factor": 4.0}
+LONGROPE = {"rope_type": "longrope", "factor": 4.0}
 REFUSED = [
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True .*layer number"),
     ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights is False"),
@@ -394,10 +394,14 @@ REFUSED = [
     ("gpt2", {"n_layer": 3}, "'transformer.h.2.ln_1.weight' is missing"),
     ("gpt2", {"n_inner": 48}, r"c_fc.weight' is \(32, 128\), config.json makes it \(32, 48\)"),
     ("gpt1", {"afn": "gelu_new"}, "afn 'gelu_new' is not a nonlinearity we have: did you mean 'gelu'"),
-    ("llama", {"rope_scaling": YARN}, "rope_type 'yarn' rescales"),
-    ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear'"),
-    ("llama", {"rope_parameters": YARN}, "rope_type 'yarn'"),
-    ("llama", {"rope_parameters": YARN, "rope_scaling": {"rope_type": "default"}}, "rope_type 'yarn'"),
+    ("llama", {"rope_scaling": LONGROPE}, "config.json: rope_type is 'longrope', which cannot be represented: known"),
+    ("llama", {"rope_scaling": {"type": "lineal", "factor": 2.0}}, "'lineal', .*did you mean 'linear'"),
+    ("llama", {"rope_parameters": LONGROPE}, "rope_type is 'longrope'"),
+    ("llama", {"rope_parameters": LONGROPE, "rope_scaling": {"rope_type": "default"}}, "rope_type is 'longrope'"),
+    ("llama", {"rope_scaling": {"type": "linear"}}, "rope_scaling of 'linear' lacks 'factor'"),
+    ("llama", {"rope_scaling": {"type": "yarn", "factor": "4"}}, "factor is '4': give a number, at least 1"),
+    ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0, "beta": 1}}, "'linear' has no 'beta'"),
+    ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2, "partial_rotary_factor": 0.5}}, "whole heads"),
     ("llama", {"rope_parameters": {"rope_theta": "x"}}, "wrong type"),
     ("llama", {"rope_parameters": [1]}, "wrong type"),
     ("llama", {"attention_bias": True}, "attention_bias and mlp_bias differ"),

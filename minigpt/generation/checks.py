@@ -1,5 +1,6 @@
 """What everyone who writes text asks of prompts, end tokens and options."""
 
+import sys
 from collections.abc import Collection, Sequence
 from operator import index
 
@@ -16,7 +17,12 @@ def make_sampler(**fields) -> Sampler:
 
 
 def context_of(model: GPT) -> int:
-    """How many tokens of text the model reads: all its positions, but those that virtual tokens take (see tuning/)."""
+    """How many tokens of text the model reads: all its positions, but those that virtual tokens take (see tuning/).
+
+    With sinks there is no end to it.
+    """
+    if model.config.endless:
+        return sys.maxsize
     return max(0, model.config.context - getattr(model.hidden, "taken", 0))
 
 

@@ -11,7 +11,6 @@ Banded layers keep everything here, and see what their window lets them.
 """
 
 import warnings
-from dataclasses import replace
 from functools import cache
 
 import torch
@@ -46,12 +45,12 @@ class CompiledReader(Reader):
     def start(self, prompts: list[list[int]]) -> Tensor:
         tokens, keep = flush_right(prompts)
         weight = next(self.model.parameters())
-        dense = replace(self.model.config, window=None, banded_layers=())
+        dense = self.model.config.dense()
         size = bucket(tokens.shape[1] + 1)
         self.cache = Cache(dense, len(prompts), size, dtype=weight.dtype, device=weight.device)
         self._resize(size)
         self.live, self.width = list(range(len(prompts))), 1
-        logits = read_last(self.model, tokens, keep, self.cache, self.places)
+        logits = read_last(self.model, tokens, keep, self.cache, self.places, self.prefill_chunk)
         if self.cache.capacity > size:  # a prefix has made room for itself
             self._resize(bucket(self.cache.capacity))
         return logits

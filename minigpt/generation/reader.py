@@ -10,15 +10,18 @@ Twins: `Reader` keeps what it has read in a cache, `PlainReader` reads everythin
 `places` says of each prompt where it stands in the user's list: modules that treat rows in their own way go by it.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from minigpt import rope
 from minigpt.cache import Cache
 from minigpt.model import GPT
 
+PREFILL = 2048  # tokens of prompts read at a time, all rows together: memory for the rest is the cache alone
 FORGET = 64  # entries that no branch sees any more, before it pays to move the others together
 
 
@@ -44,12 +47,21 @@ class PlainReader:
         self.texts, self.places = ([held[i] for i in prompts] for held in (self.texts, self.places))
 
     def _read(self) -> Tensor:
-        branches = zip(*self.texts, strict=True)
-        return torch.stack([read_last(self.model, *flush_right(texts), None, self.places) for texts in branches], dim=1)
+        return torch.stack([self._read_texts(list(texts)) for texts in zip(*self.texts, strict=True)], dim=1)
+
+    def _read_texts(self, texts: list[list[int]]) -> Tensor:
+        tokens, keep = flush_right(texts)
+        cache = None
+        if isinstance(self.model.config.rope_scaling, rope.Dynamic):  # which turns a text that grows in its own way
+            weight = next(self.model.parameters())
+            cache = Cache(self.model.config, *tokens.shape, dtype=weight.dtype, device=weight.device)
+        return read_last(self.model, tokens, keep, cache, self.places)
 
 
 class Reader:
     """Reads each token once. `room`: how many tokens the branches of one prompt may write together."""
+
+    prefill_chunk = PREFILL
 
     def __init__(self, model: GPT, places: list[int], room: int):
         self.model, self.places, self.room = model, places, room
@@ -59,7 +71,7 @@ class Reader:
         weight, self.prompt = next(self.model.parameters()), tokens.shape[1]
         capacity = self.prompt + self.room
         self.cache = Cache(self.model.config, len(prompts), capacity, dtype=weight.dtype, device=weight.device)
-        return read_last(self.model, tokens, keep, self.cache, self.places)
+        return read_last(self.model, tokens, keep, self.cache, self.places, self.prefill_chunk)
 
     def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
         cache = self.cache
@@ -101,7 +113,8 @@ class Memory(Reader):
     def __init__(self, model: GPT):
         super().__init__(model, [0], room=0)
         weight = next(model.parameters())
-        self.cache = Cache(model.config, 1, dtype=weight.dtype, device=weight.device)
+        room = sys.maxsize if model.config.endless else None
+        self.cache = Cache(model.config, 1, room, dtype=weight.dtype, device=weight.device)
         self.text, self.prompt, self.fresh = [], 0, 0
 
     def with_room(self, model: GPT, places: list[int], room: int) -> "Memory":
@@ -123,7 +136,8 @@ class Memory(Reader):
         capacity = self.cache.prefix + len(text) + self.room
         if capacity > self.cache.capacity:
             self.cache.resize(capacity)
-        logits = read_last(self.model, torch.tensor([text[known:]]), None, self.cache, self.places)
+        new = torch.tensor([text[known:]])
+        logits = read_last(self.model, new, None, self.cache, self.places, self.prefill_chunk)
         self.text, self.prompt, self.fresh, self.room = list(text), len(text), len(text) - known, 0
         return logits
 
@@ -143,9 +157,21 @@ def flush_right(texts: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     return tokens, torch.tensor([[False] * (longest - len(text)) + [True] * len(text) for text in texts])
 
 
-def read_last(model: GPT, tokens: Tensor, keep: Tensor | None, cache: Cache | None, places: list[int]) -> Tensor:
-    """Logits after the last token of each row, (B, V)."""
-    return _logits(model, tokens, keep, cache, places, last=True)[:, 0]
+def read_last(
+    model: GPT,
+    tokens: Tensor,
+    keep: Tensor | None,
+    cache: Cache | None,
+    places: list[int],
+    prefill_chunk: int = PREFILL,
+) -> Tensor:
+    """Logits after the last token of each row, (B, V). Into a cache a long prompt is read a chunk at a time."""
+    width = tokens.shape[1] if cache is None else max(1, prefill_chunk // len(tokens))
+    parts = tokens.split(width, 1)
+    kept = [None] * len(parts) if keep is None else keep.split(width, 1)
+    for part, real in zip(parts, kept, strict=True):
+        logits = _logits(model, part, real, cache, places, last=True)
+    return logits[:, 0]
 
 
 def _logits(model: GPT, tokens: Tensor, keep, cache: Cache | None, places: list[int], last: bool = False) -> Tensor:

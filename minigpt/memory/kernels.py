@@ -12,7 +12,7 @@ Shapes: B batch, H heads, G key/value heads, T queries, L keys, D head size.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minigpt.attention import MOST_KEYS
+from minigpt.products import MOST_KEYS
 from minigpt.memory.job import Job
 
 

@@ -169,8 +169,10 @@ def _state(name: str, tensor: Tensor, job: Job) -> int:
 
 def _cache(config: GPTConfig, capacity: int) -> int:
     """Numbers of a row's keys and values; a banded layer has room for its window twice, or for all if that is less."""
-    windows = [config.layer_window(layer) for layer in range(config.n_layers)]
-    entries = sum(capacity if window is None else min(capacity, sliding.room(window)) for window in windows)
+    windows = [config.kept_window(layer) for layer in range(config.n_layers)]
+    entries = sum(
+        capacity if window is None else min(capacity, sliding.room(window + config.sinks)) for window in windows
+    )
     return 2 * entries * config.n_kv_heads * config.d_head
 
 

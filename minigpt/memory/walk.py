@@ -15,6 +15,7 @@ the x of its product, and norm, attention and activation go on to keep theirs.
 
 from dataclasses import dataclass, field
 
+from minigpt import masks
 from minigpt.config import GPTConfig
 from minigpt.memory.job import Job
 from minigpt.memory.kernels import Heads, Sheet, keeps
@@ -70,6 +71,8 @@ class Walk:
         windows = {self.config.layer_window(layer) for layer in range(self.config.n_layers)}
         n_keys = self.past + self.time
         for window in windows:
+            if window is not None and self.config.pattern == "local" and masks.pays(self.time, n_keys, window):
+                continue  # that mask is not written out
             if self.job.documents or (window is not None and window < n_keys):
                 self.keep("mask", Sheet(self.rows * self.time * n_keys, 1))
 
@@ -117,14 +120,20 @@ class Walk:
         if self.past:
             extra = self.batch * self.past * n_keys
             k, v = (Sheet(part.numel + extra, part.size, True) for part in (k, v))
+        given = q, k, v
         if job.autocast:
             q, k, v = (_cast(part, 2) for part in (q, k, v))
         out = Sheet(self.tokens * n_queries, q.size, q.learns or k.learns or v.learns)
         window, n_keys = config.layer_window(self.layer), self.past + self.time
+        chunked = window is not None and config.pattern == "local" and masks.pays(self.time, n_keys, window)
+        chunked = chunked and job.attention != "plain"
         masked = job.documents or bool(self.past) or (window is not None and window < n_keys)
-        mask = Sheet(self.rows * self.time * n_keys, 1) if masked else None
+        mask = Sheet(self.rows * self.time * n_keys, 1) if masked and not chunked else None
         heads = Heads(self.batch, config.n_heads, config.n_kv_heads, self.time, n_keys, config.d_head)
-        self.keep("attention", *keeps(job, heads, q, k, v, out, mask, config.attn_dropout))
+        if chunked and (job.device == "cpu" or config.attn_dropout):  # by local.py, which makes the rest again
+            self.keep("attention", *(given if out.learns else ()))
+        else:
+            self.keep("attention", *keeps(job, heads, q, k, v, out, mask, config.attn_dropout))
         return self._end(self._linear(out, f"{path}.attn.o_proj", config.d_model), f"{path}.attn")
 
     def _rotate(self, x: Sheet, turn) -> Sheet:

@@ -95,7 +95,7 @@ def sized(options, vocab_size: int, ranks):
 
 
 def assemble(options, ranks, subject, method, model, report: Report) -> tuple[object, Pieces]:
-    context = min(options.shape.context, model.config.context - method.taken(model))
+    context = min(compose.row_length(options.shape, model), model.config.context - method.taken(model))
     batches, validation = (
         method.batches(model, each) for each in subject.batches(context, options, model.config.vocab_size)
     )

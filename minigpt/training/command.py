@@ -82,6 +82,8 @@ def check(options: Options):
     options.beside.check(method)
     if method != "full" and options.shape.init is None:
         raise Error(f"--method {method} tunes a model that is there: name it with --init")
+    if options.shape.extend_context is not None and method not in WHOLE:
+        raise Error(f"--extend-context changes the model, which --method {method} leaves as it is: extend it first")
     if method == "head" and task not in TASKS:
         raise Error("--method head teaches the head of a task alone: name it, such as --task classify")
     if options.batching.document_mask and task != "lm":

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from minigpt import hub
+from minigpt.context.extend import extend, parse_length
 from minigpt.corpus.batches import Batches
 from minigpt.corpus.tokens import Tokens, load_tokens
 from minigpt.errors import Error
@@ -101,8 +102,11 @@ def make_model(shape: ShapeConfig, tokens, seed: int, device: str) -> GPT:
 
 
 def open_model(shape: ShapeConfig, device: str) -> GPT:
-    """The model of --init."""
-    return GPT.from_pretrained(shape.init, device=pick_device(device), **shape.dropouts())
+    """The model of --init, its context as long as --extend-context says."""
+    model = GPT.from_pretrained(shape.init, device=pick_device(device), **shape.dropouts())
+    if shape.extend_context is not None:
+        model = extend(model, parse_length(shape.extend_context, model.config.context), shape.rope)
+    return model
 
 
 def check_vocabulary(model: GPT, tokens, shape: ShapeConfig) -> GPT:
@@ -113,6 +117,11 @@ def check_vocabulary(model: GPT, tokens, shape: ShapeConfig) -> GPT:
             f"prepare it with the model's tokenizer, --tokenizer {shape.init}"
         )
     return model
+
+
+def row_length(shape: ShapeConfig, model: GPT) -> int:
+    """Tokens of a training row: --context, as far as the model reads; all it reads after --extend-context."""
+    return model.config.context if shape.extend_context is not None else min(shape.context, model.config.context)
 
 
 def make_batches(tokens: Tokens, context: int, batching: BatchConfig, seed: int) -> tuple[Batches, Batches]:

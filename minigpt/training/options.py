@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minigpt import presets
 from minigpt.config import GPTConfig
+from minigpt.context.options import ROPES
 from minigpt.errors import Error, nearest
 
 EMBEDDED = Path(__file__).parents[2] / "data" / "notes.jsonl"
@@ -44,6 +45,8 @@ class ShapeConfig:
     """Model: its shape, or where to start from."""
 
     init: str | None = None  # directory of a run or Hugging Face model to go on from; replaces the options below
+    extend_context: str | None = None  # let the model of --init read further: 2x, or a number of tokens
+    rope: str = "yarn"  # how its rotary positions are stretched: yarn, ntk, dynamic, linear, llama3 or none
     download: bool = False  # let --init fetch a model by its name from the hub
     shape: str = "llama"  # llama (rotary, RMSNorm, SwiGLU), gpt2 or gpt1
     size: str = "auto"  # tiny, small, medium or large; auto is the one that learns most in --minutes, else small
@@ -62,6 +65,10 @@ class ShapeConfig:
             raise Error(f"shape is {self.shape!r}: {nearest(self.shape, SHAPES)}")
         if self.size not in ("auto", *SIZES):
             raise Error(f"size is {self.size!r}: {nearest(self.size, ('auto', *SIZES))}")
+        if self.rope not in ROPES:
+            raise Error(f"--rope is {self.rope!r}: {nearest(self.rope, ROPES)}")
+        if self.extend_context is not None and self.init is None:
+            raise Error("--extend-context stretches a model that is there: name it with --init (a new one: --context)")
 
     def sized(self, size: str = "small") -> "ShapeConfig":
         """With what is not given as `size` has it, unless --size names another.

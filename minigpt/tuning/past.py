@@ -11,8 +11,6 @@ it first; from then on it is a past like any other, and its layers, branches and
 In a banded layer the window counts virtual tokens as it counts others: late tokens no longer see them there.
 """
 
-from dataclasses import replace
-
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -128,7 +126,7 @@ def keys_and_values(model: GPT, tokens: tuple[int, ...], shift: bool = True) -> 
     if not tokens or not all(0 <= token < model.config.vocab_size for token in tokens):
         raise Error(f"prefix: tokens are {tokens!r:.60}: give ids of the model's {model.config.vocab_size} tokens")
     weight, length = next(model.parameters()), len(tokens)
-    dense = replace(model.config, window=None, banded_layers=())  # a cache that keeps all of every layer
+    dense = model.config.dense()  # a cache that keeps all of every layer
     cache = Cache(dense, 1, length, dtype=weight.dtype, device=weight.device)
     first = -length if model.config.positions == "rotary" and not shift else 0
     positions = torch.arange(first, first + length, device=weight.device)[None]
