@@ -1,5 +1,6 @@
 """The pure parts of bench/methods.py: the baseline by its formula, the sets, the counts of the papers."""
 
+import json
 import math
 from collections import Counter
 from itertools import pairwise
@@ -52,13 +53,22 @@ def test_naive_bayes_is_its_formula(alpha, asked):
 
 
 def test_alpha_is_chosen_by_the_inner_part():
-    train = list(zip(TEXTS, LABELS, strict=True)) + [("pain", "skin")]
-    inner = [("chest pain", "heart"), ("pain", "skin")]
+    train = [(f"cough and fever, day {i}", "common") for i in range(9)] + [("rash after penicillin", "rare")]
+    inner = [("a rash", "rare"), ("cough", "common")]
 
     def right(alpha):
         return sum(bayes.NaiveBayes(*zip(*train, strict=True), alpha).answers([t]) == [c] for t, c in inner)
 
-    assert right(bayes.best_alpha(train, inner)) == max(map(right, bayes.ALPHAS))
+    assert right(bayes.best_alpha(train, inner)) == 2 and min(map(right, bayes.ALPHAS)) == 1
+
+
+def test_a_text_with_two_labels_has_the_first(tmp_path):
+    folder = tmp_path / "medical_abstracts"
+    folder.mkdir()
+    lines = [{"text": "an infarct", "label_name": "heart"}, {"text": "an infarct", "label_name": "general"}]
+    (folder / "medical_abstracts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert clinical.derive("abstracts", tmp_path) == {"an infarct": "heart"}
+    assert clinical.available(tmp_path) == ["abstracts", "notes"]
 
 
 @pytest.mark.parametrize("name", clinical.SETS)
