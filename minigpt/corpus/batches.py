@@ -3,7 +3,7 @@
 B rows, T context, N tokens.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,17 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         values = (getattr(self, field.name) for field in fields(self))
         return Batch(*(v.to(device) if isinstance(v, torch.Tensor) else v for v in values))
+
+    def blank(self) -> "Batch":
+        """The batch without a target."""
+        return replace(self, targets=torch.full_like(self.targets, IGNORE), n_targets=0)
+
+
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    """0 .. count - 1 in an order that (seed, epoch) alone decides, int64 (count,)."""
+    # Sorting raw bits: numpy keeps those the same for ever, but not what Generator.permutation makes of them.
+    bits = np.random.PCG64([seed, epoch]).random_raw(count)
+    return np.argsort(bits, kind="stable")
 
 
 class Batches:
@@ -97,9 +108,7 @@ class Batches:
         if not self.shuffle:
             return np.arange(self.windows)
         if self._order is None or self._order[0] != epoch:
-            # Sorting raw bits: numpy keeps those the same for ever, but not what Generator.permutation makes of them.
-            bits = np.random.PCG64([self.seed, epoch]).random_raw(self.windows)
-            self._order = epoch, np.argsort(bits, kind="stable")
+            self._order = epoch, shuffled(self.windows, self.seed, epoch)
         return self._order[1]
 
     def _borders(self, tokens: np.ndarray, targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

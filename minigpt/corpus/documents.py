@@ -7,7 +7,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minigpt.errors import Error, nearest
@@ -20,11 +20,15 @@ _LARGEST_CELL = 2**26  # bytes; an unclosed quote would otherwise read the whole
 
 @dataclass(frozen=True)
 class Document:
-    """One text and where it came from; `line` is the line or row, from 1, and 0 for a whole file."""
+    """One text and where it came from; `line` is the line or row, from 1, and 0 for a whole file.
+
+    `beside` holds the other fields that were asked for, as they were read.
+    """
 
     text: str
     file: Path
     line: int = 0
+    beside: dict = field(default_factory=dict)
 
 
 class Bad:
@@ -55,35 +59,52 @@ class Documents:
     too; only a byte order mark goes. Bad lines (no JSON, no such field, no text, not UTF-8, blank) are left out with
     on_bad="skip" and are an Error with on_bad="refuse"; after a pass `bad` says which they were. Of records, `where`
     takes those whose fields are as it says: ("type=radiology",), ("language=zh", "type!=dialogue"). During a pass
-    `position` counts the bytes read of `size`.
+    `position` counts the bytes read of `size`. `also` names fields that every record must have beside its text.
 
     Errors: no such file, a kind it does not read, a field that no line has (with the nearest one), a damaged file.
     """
 
-    def __init__(self, source: str | Path, field: str | None = None, on_bad: str = "skip", where: tuple[str, ...] = ()):
-        self.source, self.field, self.on_bad = Path(source), field, on_bad
+    def __init__(
+        self,
+        source: str | Path,
+        field: str | None = None,
+        on_bad: str = "skip",
+        where: tuple[str, ...] = (),
+        also: tuple[str, ...] = (),
+    ):
+        self.source, self.field, self.on_bad, self.also = Path(source), field, on_bad, also
         self.where = [_condition(text) for text in where]
         if on_bad not in ("skip", "refuse"):
             raise Error(f"on_bad is {on_bad!r}, expected 'skip' or 'refuse'")
         self.files, self._read = _kind(self.source)
-        if self._read is _read_texts and (field is not None or where):
-            raise Error(f"{source}: text files have no fields: leave out {repr(field) if field else where[0]!r}")
+        if self._read is _read_texts and (field is not None or where or also):
+            given = field or (*where, *also)[0]
+            raise Error(f"{source}: text files have no fields: leave out {given!r}")
         self.size = sum(file.stat().st_size for file in self.files)
         self.bad, self.position = Bad(), 0
 
     def __iter__(self) -> Iterator[Document]:
         self.bad, self.position = Bad(), 0
-        for file, line, text in self._read(self):
+        for file, line, text, *beside in self._read(self):
             if text is _UNWANTED:
                 continue
             reason = text.reason if isinstance(text, _Unusable) else _why_unusable(text)
             if reason is None:
-                yield Document(text, file, line)
-                continue
-            place = f"{file}:{line}" if line else str(file)
-            if self.on_bad == "refuse":
-                raise Error(f"{place}: {reason}: mend it, or leave such lines out with on_bad 'skip'")
-            self.bad.add(place, reason)
+                yield Document(text, file, line, *beside)
+            else:
+                self.leave_out(file, line, reason)
+
+    def leave_out(self, file: Path, line: int, reason: str):
+        """Count a line that cannot be used, or stop at it, as `on_bad` says."""
+        place = f"{file}:{line}" if line else str(file)
+        if self.on_bad == "refuse":
+            raise Error(f"{place}: {reason}: mend it, or leave such lines out with on_bad 'skip'")
+        self.bad.add(place, reason)
+
+    def beside(self, record: dict) -> "dict | _Unusable":
+        """The fields of `also`."""
+        lacking = [name for name in self.also if record.get(name) is None]
+        return _Unusable(f"no field {lacking[0]!r}") if lacking else {name: record[name] for name in self.also}
 
     def wants(self, record: dict) -> bool:
         """Whether a record's fields are as `where` says; a number is compared as it is printed."""
@@ -157,27 +178,31 @@ def _read_jsonl(documents: Documents) -> Iterator[tuple]:
         for number, line in enumerate(lines, 1):
             documents.position += len(line)
             if line.strip():
-                text = _json_text(line, documents, fields)
+                text, beside = _json_text(line, documents, fields)
                 if documents.on_bad == "refuse":
                     fields.check_exists()
-                yield file, number, text
+                yield file, number, text, beside
     fields.check_exists()
 
 
-def _json_text(line: bytes, documents: Documents, fields: "_Fields") -> object:
+def _json_text(line: bytes, documents: Documents, fields: "_Fields") -> tuple[object, dict]:
+    """The text of a line, or why there is none, and what stands beside it."""
     text = _decoded(line)
     if isinstance(text, _Unusable):
-        return text
+        return text, {}
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        return _Unusable("not valid JSON")
+        return _Unusable("not valid JSON"), {}
     if not isinstance(record, dict):
-        return _Unusable("not a JSON object")
+        return _Unusable("not a JSON object"), {}
     fields.saw(record)
     if not documents.wants(record):
-        return _UNWANTED
-    return record[documents.field] if documents.field in record else _Unusable(f"no field {documents.field!r}")
+        return _UNWANTED, {}
+    if documents.field not in record:
+        return _Unusable(f"no field {documents.field!r}"), {}
+    beside = documents.beside(record)
+    return (beside, {}) if isinstance(beside, _Unusable) else (record[documents.field], beside)
 
 
 def _read_csv(documents: Documents) -> Iterator[tuple]:
@@ -186,7 +211,7 @@ def _read_csv(documents: Documents) -> Iterator[tuple]:
     with _open(file) as raw:
         # surrogateescape: a byte that is no UTF-8 makes one bad cell instead of ending the pass.
         rows = csv.reader(_counted_lines(raw, documents))
-        column = None
+        header = None
         while True:
             try:
                 row = next(rows)
@@ -195,14 +220,20 @@ def _read_csv(documents: Documents) -> Iterator[tuple]:
             except csv.Error:
                 yield file, rows.line_num, _Unusable("not valid CSV")
                 continue
-            if column is None:
-                column, header = _Fields(documents).column(row), row
+            if header is None:
+                _Fields(documents).check_row(row)
+                header = row
                 continue
-            if not row or not documents.wants(dict(zip(header, row, strict=False))):
+            record = dict(reversed([*zip(header, row, strict=False)]))  # of two columns of one name the first counts
+            if not row or not documents.wants(record):
                 continue
-            cell = row[column] if column < len(row) else _Unusable(f"no field {documents.field!r}")
-            yield file, rows.line_num, _Unusable(_NOT_UTF8) if _why_unusable(cell) == _SURROGATE else cell
-    if column is None:
+            cell, beside = record.get(documents.field), documents.beside(record)
+            if cell is None or isinstance(beside, _Unusable):
+                cell, beside = beside if cell is not None else _Unusable(f"no field {documents.field!r}"), {}
+            if any(_why_unusable(each) == _SURROGATE for each in (cell, *beside.values())):
+                cell = _Unusable(_NOT_UTF8)
+            yield file, rows.line_num, cell, beside
+    if header is None:
         raise Error(f"{file}: is empty, expected a header line and rows")
 
 
@@ -228,20 +259,25 @@ def _read_parquet(documents: Documents) -> Iterator[tuple]:
         raise Error(f"{file}: reading .parquet needs pyarrow: pip install 'minigpt[parquet]', or use .jsonl") from None
     try:
         table = pq.ParquetFile(file)
-        _Fields(documents).column(table.schema_arrow.names)
+        _Fields(documents).check_row(table.schema_arrow.names)
         kind = table.schema_arrow.field(documents.field).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise Error(f"{file}: field {documents.field!r} is of type {kind}, expected string")
         row, step = 0, documents.size / max(table.metadata.num_rows, 1)
-        conditions = [name for name, _, _ in documents.where]
-        for batch in table.iter_batches(batch_size=256, columns=[documents.field, *conditions]):
+        others = list(dict.fromkeys([*(name for name, _, _ in documents.where), *documents.also]))
+        for batch in table.iter_batches(batch_size=256, columns=list(dict.fromkeys([documents.field, *others]))):
             # As bytes: pyarrow does not check that its strings are UTF-8.
             texts = batch.column(documents.field).cast(pa.large_binary()).to_pylist()
-            for data, record in zip(texts, batch.select(conditions).to_pylist(), strict=True):
+            for data, record in zip(texts, batch.select(others).to_pylist(), strict=True):
                 row += 1
                 documents.position = int(row * step)
-                if documents.wants(record):
-                    yield file, row, data if data is None else _decoded(data)
+                if not documents.wants(record):
+                    continue
+                beside = documents.beside(record)
+                if data is None or not isinstance(beside, dict):
+                    yield file, row, data if data is None else beside, {}
+                else:
+                    yield file, row, _decoded(data), beside
     except (pa.ArrowException, OSError) as problem:
         raise Error(f"{file}: cannot read it as parquet: {str(problem).splitlines()[0]}") from None
 
@@ -251,7 +287,7 @@ class _Fields:
 
     def __init__(self, documents: Documents):
         self.file, self.field, self.names = documents.files[0], documents.field, {}
-        self.needed = [self.field, *(name for name, _, _ in documents.where)]
+        self.needed = [self.field, *(name for name, _, _ in documents.where), *documents.also]
 
     def saw(self, names: Iterable[str]) -> None:
         if len(self.names) < 100 or any(name in names for name in self.needed):
@@ -259,10 +295,9 @@ class _Fields:
         if self.field is None:
             raise Error(f"{self.file}: which field holds the text? Name it with field; found: {self._listed()}")
 
-    def column(self, names: list[str]) -> int:
+    def check_row(self, names: list[str]) -> None:
         self.saw(names)
         self.check_exists()
-        return names.index(self.field)
 
     def check_exists(self) -> None:
         for name in self.needed if self.names else ():

@@ -10,7 +10,7 @@ from minigpt.files import write_atomic
 
 
 class Log:
-    """Appends records to run/metrics.jsonl: {"kind": "train" | "eval" | "sample" | "final", "step": N, ...}.
+    """Appends records to run/metrics.jsonl: {"kind": "method" | "train" | "eval" | "sample" | "final", "step": N, ...}.
 
     When a run goes on from step N, what was recorded after N is dropped: it is going to happen again.
     """
@@ -38,9 +38,9 @@ class Log:
                 else:
                     self.board.add_scalar(f"{kind}/{name}", value, step)
 
-    def best(self, name: str) -> float:
-        """The lowest value an evaluation has found, resumed ones included."""
-        return min((values[name] for values in self.evaluations), default=math.inf)
+    def best(self, score) -> tuple:
+        """The lowest score of an evaluation, resumed ones included."""
+        return min(map(score, self.evaluations), default=(math.inf,))
 
     def advance(self, loss: float, tokens_per_second: float):
         self.bar.set_postfix_str(

@@ -42,14 +42,14 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
 def make_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
     """What learns, each weight once: embeddings with the head, other matrices, and vectors, which do not decay.
 
-    Virtual tokens and prefixes of a tuning method are vectors, however they are stored.
+    Virtual tokens and prefixes of a tuning method are vectors, however they are stored, and so is what makes them.
     """
     ends = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     ends |= {id(weight) for name, weight in model.named_parameters() if name == "head.weight"}
     weights = {"embeddings": [], "matrices": [], "vectors": []}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            virtual = name.startswith("prefixes.") or name.endswith(".table")
+            virtual = not {"prefixes", "prompts"}.isdisjoint(name.split("."))
             matrix = weight.ndim == 2 and not virtual
             weights["embeddings" if id(weight) in ends else "matrices" if matrix else "vectors"].append(weight)
     groups = [

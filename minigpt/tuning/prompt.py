@@ -128,9 +128,13 @@ def start(weight: Tensor, config: PromptConfig) -> Tensor:
     return torch.cat([*(weight[list(label)].mean(0, keepdim=True) for label in config.labels), drawn])
 
 
-def save(model: GPT, directory: str | Path, name: str = "default", base: str = ""):
-    """Write a prompt in PEFT's format; `base` is the name of the model it belongs to."""
+def save(model: GPT, directory: str | Path, name: str = "default", base: str = "", shift: bool = True):
+    """Write a prompt in PEFT's format; `base` is the name of the model it belongs to.
+
+    `shift` False notes that it was tuned `unshifted`, which PEFT does not know of.
+    """
     values = {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM"}  # how it began: nothing is drawn at loading
+    values |= {} if shift else {"minigpt_shift": False}
     prompt_files.write(model, directory, evaluated(rows_of(model, name)), values, base)
 
 

@@ -22,6 +22,7 @@ ENCODER = ("encoder_reparameterization_type", "encoder_hidden_size", "encoder_nu
 NEUTRAL = (
     "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "num_attention_heads",
     "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs",
+    "minigpt_shift",  # false where texts keep their own positions: read them inside of `unshifted`
 )  # fmt: skip
 
 

@@ -135,8 +135,18 @@ def template(model: GPT, parts: Sequence[int | Sequence[int]], name: str = "defa
     return tokens
 
 
-def save(model: GPT, directory: str | Path, name: str = "default", base: str = "", encoder: bool = False):
-    """Write the rows in PEFT's format; with `encoder`, beside them what makes them, so that tuning can go on."""
+def save(
+    model: GPT,
+    directory: str | Path,
+    name: str = "default",
+    base: str = "",
+    encoder: bool = False,
+    shift: bool = True,
+):
+    """Write the rows in PEFT's format; with `encoder`, beside them what makes them, so that tuning can go on.
+
+    `shift` as in prompt.py.
+    """
     rows, directory = rows_of(model, name), Path(directory)
     if not isinstance(rows.config, PTuningConfig) or (encoder and not isinstance(rows, Encoder)):
         kind = "of P-tuning" if not encoder else "that has its encoder"
@@ -148,7 +158,7 @@ def save(model: GPT, directory: str | Path, name: str = "default", base: str = "
         "encoder_hidden_size": config.width(model.config.d_model),
         "encoder_num_layers": config.layers,
         "encoder_dropout": config.dropout,
-    }
+    } | ({} if shift else {"minigpt_shift": False})
     more = {FILE: {key: tensor.cpu() for key, tensor in rows.state_dict().items()}} if encoder else {}
     prompt_files.write(model, directory, evaluated(rows), values, base, more)
     if not encoder:

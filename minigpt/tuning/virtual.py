@@ -43,12 +43,18 @@ def unshifted(model: GPT, name: str = "default") -> Iterator[None]:
     context still holds P + n tokens. For rows that differ, or scattered prompts, give `own_positions` to the model;
     decoding cannot do that, as each row would need a count of its own.
     """
-    length, base = len(ids(model, name)), _learned_positions(model)
-    model.position_embedding = Unshifted(base, length)
+    base = unshift(model, name)
     try:
         yield
     finally:
         model.position_embedding = base
+
+
+def unshift(model: GPT, name: str = "default") -> nn.Module:
+    """The same from now on; returns the positions of before, to be put back."""
+    length, base = len(ids(model, name)), _learned_positions(model)
+    model.position_embedding = Unshifted(base, length)
+    return base
 
 
 def own_positions(model: GPT, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
