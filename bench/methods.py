@@ -9,13 +9,12 @@ then `train.py --task classify` tunes it by each method. A run is its command: O
 left and result.json. Quality is that of the last step on the validation tenth, which nothing was chosen by: rates come
 from --choose, whose validation is a tenth of the training texts, as does alpha of naive Bayes (bayes.py).
 
-Times are the processor's, one thread; memory is the most that the process held, PyTorch's own 0.4 GiB included.
+Times are the processor's, one thread; memory is the most that the process held, PyTorch's own included.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,9 +24,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import minigpt  # noqa: E402
+import train  # noqa: E402
 from bench import bayes, clinical, methods_report  # noqa: E402
 from minigpt.files import write_atomic  # noqa: E402
 from minigpt.metrics import Scores, confusion  # noqa: E402
+from minigpt.tuning.options import RATES  # noqa: E402
 
 INNER = 0.19  # of the hashes: the lowest tenth is validation, the next nine hundredths are a tenth of the rest
 SHAPE = ["--n-layers=4", "--n-heads=4", "--d-model=192", "--context=256"]
@@ -43,28 +45,33 @@ class Budget:
 
 
 BUDGETS = {
-    "abstracts": Budget(550, 160),
-    "headers": Budget(560, 64),
-    "roles": Budget(640, 112),
-    "departments": Budget(700, 64),
-    "notes": Budget(400, 160),
+    "headers": Budget(420, 64),
+    "abstracts": Budget(420, 128),
+    "roles": Budget(420, 96),
+    "departments": Budget(420, 64),
+    "notes": Budget(300, 128),
 }
-RATES = {
-    "full": 1e-3, "top": 1e-3, "gradual": 1e-3, "head": 1e-2, "adapter": 2e-3, "prompt": 0.3, "ptuning": 3e-3,
-    "prefix": 3e-3, "ptuning2": 3e-2, "lora": 4e-3, "qlora": 4e-3,
-}  # fmt: skip
 
 
-def train(arguments: list[str], out: Path) -> dict:
-    """A run of train.py in a process of its own: processor seconds and MiB at the peak."""
-    command = [sys.executable, str(ROOT / "train.py"), *arguments, f"--out={out}", "--threads=1", "--overwrite"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def run(arguments: list[str], out: Path) -> dict:
+    """`python train.py arguments`, in a process that has its libraries from this one: processor seconds, peak MiB."""
+    words = [*arguments, f"--out={out}", "--threads=1", "--overwrite"]
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        _, status, used = os.wait4(process.pid, 0)
+    sys.stdout.flush()
+    if not (child := os.fork()):
+        with (out / "log.txt").open("w") as log:
+            os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+            sys.argv, status = ["train.py", *words], 1
+            try:
+                status = train.main()
+            except minigpt.Error as problem:
+                print(problem, flush=True)
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+    _, status, used = os.wait4(child, 0)
     if status:
-        sys.exit(f"{' '.join(command)}\n{(out / 'log.txt').read_text()[-2000:]}")
+        sys.exit(f"python train.py {' '.join(words)}\n{(out / 'log.txt').read_text()[-2000:]}")
     return {"seconds": used.ru_utime + used.ru_stime, "mib": used.ru_maxrss / 1024}
 
 
@@ -87,7 +94,7 @@ def make_base(splits: dict[str, clinical.Split], out: Path, steps: int) -> Path:
         lines = (json.dumps({"text": text}, ensure_ascii=False) for text in clinical.base_texts(splits))
         write_atomic(out / "base.jsonl", "".join(line + "\n" for line in lines))
         data = [f"--data={out / 'base.jsonl'}", "--field=text", "--validation=0.005", f"--steps={steps}"]
-        train([*data, *SHAPE, "--batch-size=8", "--eval-every=500", "--sample-every=0", "--save-every=0"], base)
+        run([*data, *SHAPE, "--batch-size=8", "--eval-every=500", "--sample-every=0", "--save-every=0"], base)
     return base
 
 
@@ -118,12 +125,12 @@ def tune(name: str, method: str, seed: int, rate: float, steps: int, out: Path, 
     if record.is_file() and (known := json.loads(record.read_text()))["asked"] == asked:
         return known
     data = out / ("inner" if choose else "sets") / f"{name}.jsonl"
-    used = train(
+    used = run(
         [
             f"--init={out / 'base'}", f"--method={method}", "--task=classify", f"--data={data}", "--field=text",
             "--label=label", f"--validation={INNER if choose else clinical.VALIDATION}", f"--steps={steps}",
             f"--context={BUDGETS[name].context}", "--batch-size=8", f"--lr={rate:g}", f"--seed={seed}",
-            "--eval-every=0", "--sample-every=0", "--save-every=0",
+            "--lm-weight=0", "--eval-every=0", "--sample-every=0", "--save-every=0",
         ],
         folder,
     )  # fmt: skip
