@@ -113,7 +113,7 @@ def train(options: Options, ranks) -> int:
     hooks = Hooks(
         learning_rate=lambda step: learning_rate(step, loop.steps, options.schedule),
         evaluate=lambda: subject.judge(compute, run.validation, options.run.eval_batches),
-        sample=ranks.once(compose.sampler(model, run.method, subject.tokenizer, options, compute)),
+        sample=ranks.once(compose.sampler(subject, run.method, options, compute)),
         improved=lambda: ranks.save(run.kept, module, out),
         save=lambda progress: save_checkpoint(out, run.state, module, run.optimizer, progress, options.run.keep, ranks),
         score=subject.score,

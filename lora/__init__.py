@@ -21,7 +21,7 @@ _HOME = {
     "Error": "errors",
     **dict.fromkeys(("attach", "detach"), "attaching"),
     **dict.fromkeys(("use", "disabled", "rows", "serving"), "switching"),
-    **dict.fromkeys(("adapters", "layers_of", "modules_of", "parameters"), "inventory"),
+    **dict.fromkeys(("adapters", "names", "layers_of", "modules_of", "parameters"), "inventory"),
     **dict.fromkeys(("merge", "unmerge", "bake"), "merging"),
     **dict.fromkeys(("quantize", "dequantize"), "quantizing"),
     **dict.fromkeys(("save", "load", "refill", "collect"), "bridge"),

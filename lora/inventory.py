@@ -56,6 +56,11 @@ def adapters(model: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for holder in holders(model).values() for name in holder.adapters))
 
 
+def names(model: nn.Module) -> list[str]:
+    """Of all adapters held: `adapters`, by the name that every method of tuning has for it."""
+    return list(adapters(model))
+
+
 def config_of(model: nn.Module, name: str) -> Config:
     """The config of an attached adapter."""
     check_known(model, name)
@@ -65,9 +70,9 @@ def config_of(model: nn.Module, name: str) -> Config:
     return Config(targets=(), modules_to_save=tuple(holders(model)))
 
 
-def check_known(model: nn.Module, *names: str):
+def check_known(model: nn.Module, *given: str):
     known = adapters(model)
-    for name in names:
+    for name in given:
         if name not in known:
             raise Error(f"lora: no adapter {name!r} is attached: {nearest(name, known)}")
 
@@ -87,7 +92,7 @@ def modules_of(model: nn.Module, name: str) -> list[nn.Module]:
 
 def parameters(model: nn.Module, name: str | None = None) -> list[nn.Parameter]:
     """The parameters of one adapter, or of all: for an optimizer."""
-    names = adapters(model) if name is None else (name,)
-    check_known(model, *names)
-    found = {id(p): p for each in names for module in modules_of(model, each) for p in module.parameters()}
+    chosen = adapters(model) if name is None else (name,)
+    check_known(model, *chosen)
+    found = {id(p): p for each in chosen for module in modules_of(model, each) for p in module.parameters()}
     return [p for p in found.values() if p.requires_grad]

@@ -169,6 +169,11 @@ class Cache:
                 layer.start = 0
         self.length = length
 
+    def join(self, length: int):
+        """Forget the branches: what stays are the first `length` tokens, which all of them saw."""
+        self.sees = None
+        self.back(length)
+
     def compact(self):
         """Forget the entries that no branch sees any more; the others move together, in their order. One copy.
 

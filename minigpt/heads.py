@@ -2,7 +2,7 @@
 
 Shapes: B examples, N sequences each, S = B N, T time, C channels, K classes, V vocabulary.
 
-What is read is in examples.py. Of similarity the vectors of both orders are added; a choice has one score an answer.
+What is read is in inputs.py. Of similarity the vectors of both orders are added; a choice has one score an answer.
 
     P(y | x) = softmax(h W_y + b)     h (C,): what the LM head would read at the extract token        (eq. 3)
     L3 = L2 + lambda L1               L2 = -log P(y | x), L1 = the loss of the next token              (eq. 5)
@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minigpt.errors import Error, nearest
-from minigpt.examples import N_WORDS, TASKS, Example, TaskBatch, collate, next_tokens, sequences
+from minigpt.inputs import N_WORDS, TASKS, Example, TaskBatch, collate, next_tokens, sequences
 from minigpt.linear import Linear
 from minigpt.loss import IGNORE, cross_entropy
 from minigpt.metrics import Scores, confusion
@@ -39,7 +39,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """The task, its classes (choice has none of its own) with their names, and the constants of the authors' train.py."""
+    """The task, its classes by name (choice has none of its own), and the constants of the authors' train.py."""
 
     task: str = "classification"
     classes: int = 2

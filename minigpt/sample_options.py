@@ -11,13 +11,29 @@ from minigpt.errors import Error
 class Input:
     """Model, adapters and prompts."""
 
-    model: Path = field(metadata={"positional": True})  # a run or Hugging Face directory
+    model: Path = field(metadata={"positional": True})  # a run or Hugging Face directory, or an adapter's
     prompt: tuple[str, ...] = ()  # the beginning of a document; repeat the option for several
     prompts: Path | None = None  # file of prompts: one a line, or .jsonl with the field "prompt"
     interactive: bool = False  # read prompts from standard input, a line each
     eot: bool = True  # put the end-of-text token before each prompt, as in training
-    adapter: tuple[str, ...] = ()  # LoRA adapter: one for all prompts, or one for each; "base" for none
-    merge: bool = False  # put the adapter into the weights first: the speed of the base
+    adapter: tuple[str, ...] = ()  # of any kind, one for all prompts, or one for each; "base" for none
+    base: Path | None = None  # the model an adapter belongs to, where it is not in the place that MODEL names
+    merge: bool = False  # put the LoRA adapter into the weights first: the speed of the base
+
+    def read(self) -> list[str]:
+        """All prompts; none where they come from standard input, and the empty one where nothing is given."""
+        prompts = list(self.prompt)
+        if self.prompts:
+            from minigpt.generation.writer import read_prompts
+
+            prompts += read_prompts(self.prompts)
+        if self.interactive and prompts:
+            raise Error("--interactive reads its prompts from standard input: leave out --prompt and --prompts")
+        if len(self.adapter) > 1 and len(self.adapter) != max(1, len(prompts)):
+            raise Error(f"{len(self.adapter)} adapters for {len(prompts)} prompts: give one for all, or one for each")
+        if self.merge and (len(set(self.adapter)) > 1 or "base" in self.adapter):
+            raise Error("--merge puts one adapter into the weights: give --adapter once")
+        return prompts if prompts or self.interactive else [""]
 
 
 @dataclass(frozen=True)

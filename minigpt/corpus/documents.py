@@ -7,7 +7,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import Error, nearest
@@ -20,15 +20,15 @@ _LARGEST_CELL = 2**26  # bytes; an unclosed quote would otherwise read the whole
 
 @dataclass(frozen=True)
 class Document:
-    """One text and where it came from; `line` is the line or row, from 1, and 0 for a whole file.
-
-    `beside` holds the other fields that were asked for, as they were read.
-    """
+    """What was read (a text; other readers: see records.py) and from where; `line` counts from 1, 0 is a whole file."""
 
     text: str
     file: Path
     line: int = 0
-    beside: dict = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else str(self.file)
 
 
 class Bad:
@@ -59,52 +59,43 @@ class Documents:
     too; only a byte order mark goes. Bad lines (no JSON, no such field, no text, not UTF-8, blank) are left out with
     on_bad="skip" and are an Error with on_bad="refuse"; after a pass `bad` says which they were. Of records, `where`
     takes those whose fields are as it says: ("type=radiology",), ("language=zh", "type!=dialogue"). During a pass
-    `position` counts the bytes read of `size`. `also` names fields that every record must have beside its text.
+    `position` counts the bytes read of `size`.
 
     Errors: no such file, a kind it does not read, a field that no line has (with the nearest one), a damaged file.
     """
 
-    def __init__(
-        self,
-        source: str | Path,
-        field: str | None = None,
-        on_bad: str = "skip",
-        where: tuple[str, ...] = (),
-        also: tuple[str, ...] = (),
-    ):
-        self.source, self.field, self.on_bad, self.also = Path(source), field, on_bad, also
+    def __init__(self, source: str | Path, field: str | None = None, on_bad: str = "skip", where: tuple[str, ...] = ()):
+        self.source, self.field, self.on_bad = Path(source), field, on_bad
         self.where = [_condition(text) for text in where]
+        self.needed = [(field,), *((name,) for name, _, _ in self.where)]  # of each, some line has one
         if on_bad not in ("skip", "refuse"):
             raise Error(f"on_bad is {on_bad!r}, expected 'skip' or 'refuse'")
         self.files, self._read = _kind(self.source)
-        if self._read is _read_texts and (field is not None or where or also):
-            given = field or (*where, *also)[0]
-            raise Error(f"{source}: text files have no fields: leave out {given!r}")
+        if self._read is _read_texts and (field is not None or where):
+            raise Error(f"{source}: text files have no fields: leave out {repr(field) if field else where[0]!r}")
         self.size = sum(file.stat().st_size for file in self.files)
         self.bad, self.position = Bad(), 0
 
     def __iter__(self) -> Iterator[Document]:
         self.bad, self.position = Bad(), 0
-        for file, line, text, *beside in self._read(self):
+        for file, line, text in self._read(self):
             if text is _UNWANTED:
                 continue
-            reason = text.reason if isinstance(text, _Unusable) else _why_unusable(text)
-            if reason is None:
-                yield Document(text, file, line, *beside)
+            document = Document(text, file, line)
+            if isinstance(text, Unusable):
+                self.leave_out(document, text.reason)
             else:
-                self.leave_out(file, line, reason)
+                yield document
 
-    def leave_out(self, file: Path, line: int, reason: str):
-        """Count a line that cannot be used, or stop at it, as `on_bad` says."""
-        place = f"{file}:{line}" if line else str(file)
+    def take(self, record: dict) -> "str | Unusable":
+        """What of a record is the document; readers of other records answer otherwise."""
+        return usable(record[self.field]) if self.field in record else Unusable(f"no field {self.field!r}")
+
+    def leave_out(self, document: Document, reason: str) -> None:
+        """Count it as bad; with on_bad="refuse", an Error."""
         if self.on_bad == "refuse":
-            raise Error(f"{place}: {reason}: mend it, or leave such lines out with on_bad 'skip'")
-        self.bad.add(place, reason)
-
-    def beside(self, record: dict) -> "dict | _Unusable":
-        """The fields of `also`."""
-        lacking = [name for name in self.also if record.get(name) is None]
-        return _Unusable(f"no field {lacking[0]!r}") if lacking else {name: record[name] for name in self.also}
+            raise Error(f"{document.place}: {reason}: mend it, or leave such lines out with on_bad 'skip'")
+        self.bad.add(document.place, reason)
 
     def wants(self, record: dict) -> bool:
         """Whether a record's fields are as `where` says; a number is compared as it is printed."""
@@ -120,24 +111,27 @@ def _condition(text: str) -> tuple[str, bool, str]:
 
 
 @dataclass(frozen=True)
-class _Unusable:
+class Unusable:
+    """In place of a text: why there is none."""
+
     reason: str
 
 
-_UNWANTED = _Unusable("left out by where")
+_UNWANTED = Unusable("left out by where")
 
 
-def _why_unusable(text: object) -> str | None:
+def usable(text: object, what: str = "") -> "str | Unusable":
+    """The text, or what is wrong with it; `what` it is, where a record has several."""
     if not isinstance(text, str):
-        return f"the text is {type(text).__name__}, expected a string"
+        return Unusable(f"{what or 'the text'} is {type(text).__name__}, expected a string")
     if not text.strip():
-        return "empty"
+        return Unusable(f"{what} is empty" if what else "empty")
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            return _SURROGATE
-    return None
+            return Unusable(_SURROGATE)
+    return text
 
 
 def _kind(source: Path):
@@ -162,14 +156,14 @@ def _read_texts(documents: Documents) -> Iterator[tuple]:
         with _open(file) as handle:
             data = handle.read()
         documents.position += len(data)
-        yield file, 0, _decoded(data)
+        yield file, 0, usable(text) if isinstance(text := _decoded(data), str) else text
 
 
-def _decoded(data: bytes) -> "str | _Unusable":
+def _decoded(data: bytes) -> "str | Unusable":
     try:
         return data.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError:
-        return _Unusable(_NOT_UTF8)
+        return Unusable(_NOT_UTF8)
 
 
 def _read_jsonl(documents: Documents) -> Iterator[tuple]:
@@ -178,31 +172,27 @@ def _read_jsonl(documents: Documents) -> Iterator[tuple]:
         for number, line in enumerate(lines, 1):
             documents.position += len(line)
             if line.strip():
-                text, beside = _json_text(line, documents, fields)
+                text = _json_text(line, documents, fields)
                 if documents.on_bad == "refuse":
                     fields.check_exists()
-                yield file, number, text, beside
+                yield file, number, text
     fields.check_exists()
 
 
-def _json_text(line: bytes, documents: Documents, fields: "_Fields") -> tuple[object, dict]:
-    """The text of a line, or why there is none, and what stands beside it."""
+def _json_text(line: bytes, documents: Documents, fields: "_Fields") -> object:
     text = _decoded(line)
-    if isinstance(text, _Unusable):
-        return text, {}
+    if isinstance(text, Unusable):
+        return text
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        return _Unusable("not valid JSON"), {}
+        return Unusable("not valid JSON")
     if not isinstance(record, dict):
-        return _Unusable("not a JSON object"), {}
+        return Unusable("not a JSON object")
     fields.saw(record)
     if not documents.wants(record):
-        return _UNWANTED, {}
-    if documents.field not in record:
-        return _Unusable(f"no field {documents.field!r}"), {}
-    beside = documents.beside(record)
-    return (beside, {}) if isinstance(beside, _Unusable) else (record[documents.field], beside)
+        return _UNWANTED
+    return documents.take(record)
 
 
 def _read_csv(documents: Documents) -> Iterator[tuple]:
@@ -211,28 +201,24 @@ def _read_csv(documents: Documents) -> Iterator[tuple]:
     with _open(file) as raw:
         # surrogateescape: a byte that is no UTF-8 makes one bad cell instead of ending the pass.
         rows = csv.reader(_counted_lines(raw, documents))
-        header = None
+        header, fields = None, _Fields(documents)
         while True:
             try:
                 row = next(rows)
             except StopIteration:
                 break
             except csv.Error:
-                yield file, rows.line_num, _Unusable("not valid CSV")
+                yield file, rows.line_num, Unusable("not valid CSV")
                 continue
             if header is None:
-                _Fields(documents).check_row(row)
                 header = row
+                fields.saw(header)
+                fields.check_exists()
                 continue
-            record = dict(reversed([*zip(header, row, strict=False)]))  # of two columns of one name the first counts
-            if not row or not documents.wants(record):
-                continue
-            cell, beside = record.get(documents.field), documents.beside(record)
-            if cell is None or isinstance(beside, _Unusable):
-                cell, beside = beside if cell is not None else _Unusable(f"no field {documents.field!r}"), {}
-            if any(_why_unusable(each) == _SURROGATE for each in (cell, *beside.values())):
-                cell = _Unusable(_NOT_UTF8)
-            yield file, rows.line_num, cell, beside
+            record = dict(reversed(list(zip(header, row, strict=False))))  # of two columns of a name the first
+            if row and documents.wants(record):
+                text = documents.take(record)
+                yield file, rows.line_num, Unusable(_NOT_UTF8) if text == Unusable(_SURROGATE) else text
     if header is None:
         raise Error(f"{file}: is empty, expected a header line and rows")
 
@@ -259,25 +245,23 @@ def _read_parquet(documents: Documents) -> Iterator[tuple]:
         raise Error(f"{file}: reading .parquet needs pyarrow: pip install 'minigpt[parquet]', or use .jsonl") from None
     try:
         table = pq.ParquetFile(file)
-        _Fields(documents).check_row(table.schema_arrow.names)
+        fields = _Fields(documents)
+        fields.saw(table.schema_arrow.names)
+        fields.check_exists()
         kind = table.schema_arrow.field(documents.field).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise Error(f"{file}: field {documents.field!r} is of type {kind}, expected string")
         row, step = 0, documents.size / max(table.metadata.num_rows, 1)
-        others = list(dict.fromkeys([*(name for name, _, _ in documents.where), *documents.also]))
-        for batch in table.iter_batches(batch_size=256, columns=list(dict.fromkeys([documents.field, *others]))):
+        others = list(dict.fromkeys(name for alike in documents.needed for name in alike if name != documents.field))
+        for batch in table.iter_batches(batch_size=256, columns=[documents.field, *others]):
             # As bytes: pyarrow does not check that its strings are UTF-8.
             texts = batch.column(documents.field).cast(pa.large_binary()).to_pylist()
             for data, record in zip(texts, batch.select(others).to_pylist(), strict=True):
                 row += 1
                 documents.position = int(row * step)
-                if not documents.wants(record):
-                    continue
-                beside = documents.beside(record)
-                if data is None or not isinstance(beside, dict):
-                    yield file, row, data if data is None else beside, {}
-                else:
-                    yield file, row, _decoded(data), beside
+                record[documents.field] = text = data if data is None else _decoded(data)
+                if documents.wants(record):
+                    yield file, row, text if isinstance(text, Unusable) else documents.take(record)
     except (pa.ArrowException, OSError) as problem:
         raise Error(f"{file}: cannot read it as parquet: {str(problem).splitlines()[0]}") from None
 
@@ -287,21 +271,17 @@ class _Fields:
 
     def __init__(self, documents: Documents):
         self.file, self.field, self.names = documents.files[0], documents.field, {}
-        self.needed = [self.field, *(name for name, _, _ in documents.where), *documents.also]
+        self.needed = documents.needed
 
     def saw(self, names: Iterable[str]) -> None:
-        if len(self.names) < 100 or any(name in names for name in self.needed):
+        if len(self.names) < 100 or any(name in names for alike in self.needed for name in alike):
             self.names.update(dict.fromkeys(names))
         if self.field is None:
             raise Error(f"{self.file}: which field holds the text? Name it with field; found: {self._listed()}")
 
-    def check_row(self, names: list[str]) -> None:
-        self.saw(names)
-        self.check_exists()
-
     def check_exists(self) -> None:
-        for name in self.needed if self.names else ():
-            if name not in self.names:
+        for name, *others in self.needed if self.names else ():
+            if not any(each in self.names for each in (name, *others)):
                 hint = nearest(name, map(str, self.names))
                 hint = f"; {hint}" if hint.startswith("did") else ""
                 raise Error(f"{self.file}: no line has the field {name!r}; found: {self._listed()}{hint}")

@@ -16,20 +16,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from minigpt.corpus.batches import shuffled
-from minigpt.corpus.documents import Document, Documents
+from minigpt.corpus.batches import Order
+from minigpt.corpus.documents import Documents, Unusable, usable
 from minigpt.corpus.split import hash_of, settle, shown
 from minigpt.errors import Error
-from minigpt.examples import Example, TaskBatch, collate
+from minigpt.inputs import Example, TaskBatch, collate
 
 MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Record:
-    """Texts as `examples.sequences` wants them, the name (or, of a choice, the number) of the answer, and the key."""
+    """Texts as `inputs.sequences` wants them, the name (or, of a choice, the number) of the answer, and the key."""
 
     texts: tuple[str, ...]
     answer: str
@@ -61,82 +59,81 @@ class Labelled:
         return theirs[ours.most_common(1)[0][0]] / len(self.validation)
 
 
-def read(documents: Documents, task: str, label: str, others: tuple[str, ...], validation: float) -> Labelled:
-    """All records of a source that names `label` and `others` in its `also`.
+class Labels(Documents):
+    """The records of a file, each as a `Record`; what has no class, or no list of answers, is bad as a document is."""
 
-    Exact duplicates are left out. Bad ones (no class, no list of answers, an answer that is none of them) are counted
-    in `bad`, or refused, as `documents.on_bad` says.
-    """
+    def __init__(self, source, task: str, field: str, label: str, others: tuple[str, ...], **options):
+        super().__init__(source, field, **options)
+        self.task, self.label, self.others = task, label, others
+        self.needed += [(name,) for name in (label, *others)]
+
+    def take(self, record: dict) -> Record | Unusable:
+        for name in (self.field, self.label, *self.others):
+            if record.get(name) is None:
+                return Unusable(f"no field {name!r}")
+        first = usable(record[self.field])
+        if isinstance(first, Unusable):
+            return first
+        others, answer = [record[name] for name in self.others], _name(record[self.label])
+        if self.task == "choice":
+            others = _answers(others[0])
+            answer = _place(record[self.label], answer, others)
+        texts = [usable(text, "the second text" if len(others) == 1 else "an answer") for text in others]
+        bad = next((each for each in (answer, *texts) if isinstance(each, Unusable)), None)
+        return bad or Record((first, *texts), answer, hash_of(first)[1])
+
+
+def read(documents: Labels, validation: float) -> Labelled:
+    """All records of a source, on their sides; exact duplicates are left out."""
     if not 0 < validation < 1:
         raise Error(f"--validation is {validation}: a task is judged on records kept apart: give a share such as 0.1")
-    records, total = {}, 0
-    for document in shown(documents, "reading", progress=True):
-        total += 1
-        try:
-            record = _record(document, task, label, others)
-        except ValueError as problem:
-            documents.leave_out(document.file, document.line, str(problem))
-            continue
-        records[record.texts, record.answer] = record
-    bad = [f"{documents.bad.total} bad, first {documents.bad.first[0]}"] if documents.bad.total else []
-    if len({record.key for record in records.values()}) < 2:
-        raise Error(
-            f"{documents.source}: {len(records)} usable records, expected at least 2 different texts{': '.join(['', *bad])}"
-        )
-    keys = [record.key for record in records.values()]
+    found = [document.text for document in shown(documents, "reading", progress=True)]
+    records = list(dict.fromkeys(found))
+    bad = [f"{documents.bad.total:,} bad, first {documents.bad.first[0]}"] if documents.bad.total else []
+    keys = [record.key for record in records]
+    if len(set(keys)) < 2:
+        what = ": ".join([f"{len(records)} usable records, expected at least 2 different texts", *bad])
+        raise Error(f"{documents.source}: {what}")
     limit = settle(int(validation * 2**64), min(keys), max(keys))
-    sides = [[record for record in records.values() if (record.key < limit) == held] for held in (False, True)]
-    names = () if task == "choice" else _names([record.answer for record in records.values()], label, documents)
-    return Labelled(task, *sides, names, total - documents.bad.total - len(records), bad)
+    sides = [[record for record in records if (record.key < limit) == held] for held in (False, True)]
+    names = () if documents.task == "choice" else _names([record.answer for record in records], documents)
+    return Labelled(documents.task, *sides, names, len(found) - len(records), bad)
 
 
-def _record(document: Document, task: str, label: str, others: tuple[str, ...]) -> Record:
-    """The record of a document; ValueError says why there is none."""
-    answer, beside = _name(document.beside[label]), [document.beside[name] for name in others]
-    if task == "choice":
-        answers = _answers(beside[0])
-        if answer in answers and isinstance(document.beside[label], str):
-            answer = str(answers.index(answer))
-        if not answer.isdecimal() or int(answer) >= len(answers):
-            raise ValueError("the right answer is none of the choices, nor the number of one, counted from 0")
-        return Record((document.text, *answers), answer, hash_of(document.text)[1])
-    for text in beside:
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError("the second text is empty or no text")
-    return Record((document.text, *beside), answer, hash_of(document.text)[1])
+def _place(value: object, name: str | Unusable, answers: list[str]) -> str | Unusable:
+    """The number of the right answer, given as a number or as the answer itself."""
+    if isinstance(value, str) and value in answers:
+        return str(answers.index(value))
+    right = isinstance(name, str) and name.isdecimal() and int(name) < len(answers)
+    return name if right else Unusable("the right answer is none of the choices, nor the number of one, from 0")
 
 
-def _name(value: object) -> str:
+def _name(value: object) -> str | Unusable:
     """A class as it is printed: text, or a number."""
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str | int | float) or not str(value).strip():
-        raise ValueError(f"the label is {'empty' if isinstance(value, str) else type(value).__name__}")
+        return Unusable(f"the label is {'empty' if isinstance(value, str) else type(value).__name__}")
     return str(value)
 
 
-def _answers(value: object) -> list[str]:
-    """A list of texts, or the JSON of one, as a cell of .csv holds it."""
+def _answers(value: object) -> list[object]:
+    """A list of two or more, or the JSON of one, as a cell of .csv holds it; anything else is none."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
-    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(text, str) and text for text in value):
-        raise ValueError("the choices are no list of two or more texts")
-    return value
+    good = isinstance(value, list) and len(value) >= 2
+    return value if good else [Unusable("the choices are no list of two or more texts")]
 
 
-def _names(answers: list[str], label: str, documents: Documents) -> tuple[str, ...]:
-    found = set(answers)
+def _names(answers: list[str], documents: Labels) -> tuple[str, ...]:
+    found, where = set(answers), f"{documents.source}: the field {documents.label!r}"
     if len(found) < 2:
-        raise Error(
-            f"{documents.source}: every {label!r} is {found.pop()!r}: nothing to tell apart: name another field"
-        )
+        raise Error(f"{where} is {found.pop()!r} everywhere: there is nothing to tell apart: name another field")
     if len(found) > MOST_CLASSES:
-        raise Error(
-            f"{documents.source}: {label!r} has {len(found):,} different values, expected classes: at most 1,000"
-        )
+        raise Error(f"{where} has {len(found):,} different values, expected classes, at most {MOST_CLASSES:,}")
     numbers = all(name.removeprefix("-").isdecimal() for name in found)
     return tuple(sorted(found, key=int if numbers else str))
 
@@ -176,9 +173,8 @@ def cut(task: str, texts: list[list[int]], room: int) -> list[list[int]]:
     return [first[: left - n_second], second[:n_second]]
 
 
-class TaskBatches:
-    """The batches of a run by global number, as corpus/batches.py has them for text: rows of an epoch in an order
-    drawn from (seed, epoch) alone, the last batch of an epoch perhaps shorter. Padding is on the right.
+class TaskBatches(Order):
+    """The batches of a run by global number, as corpus/batches.py has them for text; padding is on the right.
 
     >>> examples = [Example([[i]], label=i % 2) for i in range(5)]
     >>> batches = TaskBatches("classification", examples, 2, seed=0, vocab_size=100, shuffle=False)
@@ -187,29 +183,12 @@ class TaskBatches:
     """
 
     def __init__(self, task: str, examples: list[Example], batch_size: int, seed: int, vocab_size: int, shuffle=True):
-        self.task, self.examples, self.batch_size, self.seed = task, examples, batch_size, seed
-        self.vocab_size, self.shuffle = vocab_size, shuffle
-        self._order: tuple[int, np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        """Batches in one epoch."""
-        return -(-len(self.examples) // self.batch_size)
+        super().__init__(len(examples), batch_size, seed, shuffle)
+        self.task, self.examples, self.vocab_size = task, examples, vocab_size
 
     def __getitem__(self, i: int) -> TaskBatch:
         return collate(self.task, [self.examples[row] for row in self.rows(i)], self.vocab_size)
 
-    def __iter__(self):
-        raise TypeError("batches have no end: index them, range(len(batches)) is one epoch")
-
-    def rows(self, i: int) -> np.ndarray:
-        """Which examples are the rows of batch i."""
-        if i < 0:
-            raise IndexError(f"batch {i}: batches count from 0")
-        epoch, place = divmod(i, len(self))
-        if not self.shuffle:
-            order = np.arange(len(self.examples))
-        else:
-            if self._order is None or self._order[0] != epoch:
-                self._order = epoch, shuffled(len(self.examples), self.seed, epoch)
-            order = self._order[1]
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+    def describe(self, window: int) -> str:
+        """Which record a row is, counted from 0."""
+        return f"record {window} of its side"

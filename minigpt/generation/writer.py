@@ -5,7 +5,7 @@ encode -> generate, beam_search or score -> text up to the first stop string, or
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,16 +63,16 @@ class Writer:
             extra.append(StartsWith(self.tokenizer.encode(self.steering.starts_with)))
         return chosen | {"extra": tuple(extra)}
 
-    def encode(self, prompt: str, where: str, eot: bool = True) -> list[int]:
-        """The ids the model reads; `Error` if there are none, or more than it can read."""
+    def encode(self, prompt: str, where: str, eot: bool = True, before: Sequence[int] = ()) -> list[int]:
+        """The ids the model reads, after those `before`; `Error` if there are none, or more than it can read."""
         ids = [self.tokenizer.eot] * eot + self.tokenizer.encode(prompt)
         if not ids:
             raise Error(f"{where} is empty: write something, or leave out --no-eot")
-        if len(ids) > (context := context_of(self.model)):
+        if len(ids) > (context := context_of(self.model) - len(before)):
             raise Error(f"{where} has {len(ids)} tokens, the model's context holds {context}: shorten it")
         if self.draft:
             checked_limit(self.model, self.draft, len(ids), self.steering.max_new_tokens)
-        return ids
+        return [*before, *ids]
 
     def pieces(self, ids: list[int], row: int) -> Iterator[str]:
         """The continuation as it is made. `row` numbers the texts: each has its own randomness."""

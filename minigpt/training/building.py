@@ -13,9 +13,11 @@ from minigpt.tokenizer import Tokenizer
 from minigpt.training import compose
 from minigpt.training.checkpoint import Progress, load_checkpoint
 from minigpt.training.compute import Compute
+from minigpt.training.goal import TALKS, TASKS
 from minigpt.training.language import Language
 from minigpt.training.optimizer import make_optimizer
-from minigpt.training.options import SIZES, TASKS
+from minigpt.training.options import SIZES
+from minigpt.training.talks import Talks
 from minigpt.training.tasks import Tasks
 from minigpt.training.weights import Kept, State
 from minigpt.tuning import methods
@@ -27,7 +29,7 @@ from minigpt.tuning.report import Report
 class Pieces:
     """What a run is made of."""
 
-    subject: Language | Tasks  # what is learned from, and how that is judged
+    subject: Language | Talks | Tasks  # what is learned from, and how that is judged
     method: Method
     report: Report  # what learns, and what will be stored
     kept: Kept  # what is kept of it for use
@@ -58,7 +60,8 @@ def build(options, ranks, others: dict[str, Callable]) -> tuple[object, Pieces]:
     if shape.init is not None:
         model = compose.open_model(shape, options.run.device)
         report = attach(method, model, options.loop.seed)
-    subject = ranks.first(partial((Tasks if options.goal.task in TASKS else Language).open, options))
+    task = options.goal.task
+    subject = ranks.first(partial((Tasks if task in TASKS else Talks if task in TALKS else Language).open, options))
     if model is None:
         options = options._replace(shape=sized(options, subject.vocab_size, ranks))
         model = compose.make_model(options.shape, subject, options.loop.seed, options.run.device)
@@ -109,7 +112,8 @@ def assemble(options, ranks, subject, method, model, report: Report) -> tuple[ob
         computing=replace(options.computing, precision=compute.precision.name),
     )
     ranks.prepare(module)
-    optimizer = make_optimizer(module, options.optimizing)
+    head_lr = options.goal.head_lr or options.method.head_rate(options.schedule.lr)
+    optimizer = make_optimizer(module, options.optimizing, objective.head, head_lr / options.schedule.lr)
     state, run = State(kept), options.run
     progress = load_checkpoint(run.out, state, module, optimizer, ranks) if run.resume else Progress()
     report = total(report, kept)

@@ -4,12 +4,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from minigpt.cli import parse
+from minigpt.corpus.records import RecordConfig
 from minigpt.errors import Error
+from minigpt.training.goal import TALKS, TASKS, GoalConfig
 from minigpt.training.options import (
     BatchConfig,
     ComputeConfig,
     DataConfig,
-    GoalConfig,
     LoopConfig,
     OptimizerConfig,
     RunConfig,
@@ -18,12 +19,20 @@ from minigpt.training.options import (
 from minigpt.training.schedule import ScheduleConfig
 from minigpt.tuning.options import VIRTUAL, WHOLE, BottleneckConfig, MethodConfig, PartConfig, VirtualConfig, check_own
 
+# Options of records and the tasks they belong to; the others are those of all data.
+OF_RECORDS = {
+    **dict.fromkeys(("instruction", "input", "output", "template"), ("instruct",)),
+    "messages": ("chat",),
+    **dict.fromkeys(("mask", "pack", "held_out", "held_out_by"), TALKS),
+}
+
 
 class Options(NamedTuple):
     """All records, in the order of --help."""
 
     data: DataConfig
     goal: GoalConfig
+    records: RecordConfig
     shape: ShapeConfig
     method: MethodConfig
     parts: PartConfig
@@ -69,18 +78,22 @@ def check(options: Options):
     """`Error` for what does not go together."""
     method, task, run = options.method.method, options.goal.task, options.run
     check_own(method, options.tuning)
+    check_own(task, (options.records,), OF_RECORDS, "--task")
     options.beside.check(method)
     if method != "full" and options.shape.init is None:
         raise Error(f"--method {method} tunes a model that is there: name it with --init")
-    if method == "head" and task == "lm":
+    if method == "head" and task not in TASKS:
         raise Error("--method head teaches the head of a task alone: name it, such as --task classify")
-    if options.batching.document_mask and (task != "lm" or method in ("prompt", "ptuning")):
-        what = f"--task {task}" if task != "lm" else f"--method {method}"
-        raise Error(f"--document-mask is for packed text, and {what} has each text in a row of its own: leave it out")
-    if run.parallel == "fsdp" and (task != "lm" or method not in ("full", "lora")):
+    if options.batching.document_mask and task != "lm":
+        raise Error(f"--document-mask is for packed text, not for --task {task}: leave it out")
+    if (options.batching.document_mask or options.records.pack) and method in ("prompt", "ptuning"):
+        raise Error(f"--method {method} begins each row, and packed texts share one: leave out --document-mask, --pack")
+    if run.parallel == "fsdp" and (task in TASKS or method not in ("full", "lora")):
         raise Error(f"--parallel fsdp cannot do --method {method} with --task {task}: give --parallel ddp")
-    if task != "lm" and (options.data.data is None) != (options.data.field is None):
-        raise Error(f"--task {task} needs --field, the name of the text's field, beside --data")
+    if task in TASKS and (options.data.data is None) != (options.data.field is None):
+        raise Error(f"--task {task} needs --data and --field, the name of the text's field, or neither: our own notes")
+    if task in TALKS and (options.data.data is None or options.data.field is not None):
+        raise Error(f"--task {task} reads the records of --data, by fields of their own, not --field: see --help")
     if method in VIRTUAL and options.virtual.length is not None and options.virtual.length < 1:
         raise Error(f"--length is {options.virtual.length}: give at least 1")
 

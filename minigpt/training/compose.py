@@ -4,6 +4,7 @@ import copy
 import math
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,12 +22,12 @@ from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import Progress, remove_leftovers
 from minigpt.training.compute import Compute
 from minigpt.training.estimate import memory_bytes, parameter_table
+from minigpt.training.goal import TASKS
 from minigpt.training.log import Log, peak_memory, read_metrics
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import make_optimizer
 from minigpt.training.options import (
     SIZES,
-    TASKS,
     BatchConfig,
     DataConfig,
     RunConfig,
@@ -54,6 +55,14 @@ def open_data(data: DataConfig, shape: ShapeConfig, run: RunConfig) -> tuple[Tok
         prepare(source, run.out / "tokens", field, tokenizer, *options, progress=True)
         tokens = load_tokens(run.out / "tokens")
     return tokens, tokens.tokenizer()
+
+
+def find_tokenizer(options, texts: Iterable[str]) -> Tokenizer:
+    """That of a run that goes on, the one of --tokenizer, or of --init; else one learned from these texts."""
+    known = options.run.out if options.run.resume else options.data.tokenizer or options.shape.init
+    if known is None:
+        return Tokenizer.train(texts, options.data.vocab_size)
+    return Tokenizer.load(known) if Path(known).is_dir() else Tokenizer.named(str(known))
 
 
 def find_init(shape: ShapeConfig) -> ShapeConfig:
@@ -122,7 +131,7 @@ def count_steps(objective, batches, options, processes: int = 1) -> int:
         return loop.steps
     trial, loop = copy.deepcopy(objective), replace(loop, accumulate=-(-loop.accumulate // processes))
     trial.module.train()
-    optimizer = make_optimizer(trial.module, options.optimizing)
+    optimizer = make_optimizer(trial.module, options.optimizing, trial.head)
     compute = Compute(trial.model, options.computing, objective=trial)
     seconds = []
     for step in range(6):
@@ -144,12 +153,12 @@ def begin(run: RunConfig, tokenizer: Tokenizer, settings: str):
     write_atomic(run.out / "train.yaml", settings)
 
 
-def sampler(model: GPT, method, tokenizer: Tokenizer, options, compute: Compute):
+def sampler(subject, method, options, compute: Compute):
     """A function from the step to a text the model writes; its randomness is its own. A task writes nothing."""
-    run = options.run
+    run, model, tokenizer = options.run, compute.model, subject.tokenizer
     if options.goal.task in TASKS:
         return silent
-    prompt = [tokenizer.eot, *tokenizer.encode(run.prompt)]
+    prompt = subject.prompt(run.prompt)
     room = model.config.context - method.taken(model) - len(prompt)
     if room < 1:
         raise Error(f"--prompt is {len(prompt)} tokens, the context {model.config.context}: shorten it")
@@ -159,7 +168,7 @@ def sampler(model: GPT, method, tokenizer: Tokenizer, options, compute: Compute)
         virtual = method.virtual(model)
         with compute.sampling():
             (ids,) = generate(model, [virtual + prompt], min(run.sample_tokens, room), eos=tokenizer.eot, **draw)
-        return run.prompt + tokenizer.decode(i for i in ids if i != tokenizer.eot)
+        return subject.shown(run.prompt, prompt) + tokenizer.decode(i for i in ids if i != tokenizer.eot)
 
     return write
 

@@ -46,6 +46,14 @@ class Language:
         with compute.evaluating():
             return asdict(evaluate(compute.model, validation, lengths, most, compute.ranks))
 
+    def prompt(self, given: str) -> list[int]:
+        """What a sample goes on from: the beginning of a document."""
+        return [self.tokenizer.eot, *self.tokenizer.encode(given)]
+
+    def shown(self, given: str, prompt: list[int]) -> str:
+        """And how it is shown."""
+        return given
+
     def announce(self, model: GPT, job: Job, steps: int, trained: bool) -> str:
         """The lines a run begins with."""
         return announce(model, job, steps, self.tokens.train, trained)

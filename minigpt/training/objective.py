@@ -22,6 +22,7 @@ class LanguageModel:
     """
 
     weights = (1.0,)
+    head: tuple[Tensor, ...] = ()  # of a task
 
     def __init__(self, model: GPT):
         self.module: nn.Module = model
@@ -47,6 +48,7 @@ class TaskLoss:
     def __init__(self, task: Task):
         self.module, self.model = task, task.gpt
         self.weights = (1.0, task.config.lm_weight) if task.config.lm_weight else (1.0,)
+        self.head = (task.words.weight, *task.head.parameters())
 
     def counts(self, batch) -> tuple[int, ...]:
         return self.module.counts(batch)

@@ -13,7 +13,6 @@ from minigpt.errors import Error, nearest
 EMBEDDED = Path(__file__).parents[2] / "data" / "notes.jsonl"
 # name: blocks, heads, width; with 4,096 tokens 0.9, 4.2, 12 and 29 million parameters
 SIZES = {"tiny": (2, 2, 128), "small": (4, 4, 256), "medium": (6, 6, 384), "large": (8, 8, 512)}
-TASKS = {"classify": "classification", "entail": "entailment", "similar": "similarity", "choice": "choice"}
 OPTIMIZERS = ("auto", "adamw", "muon", "sgd")
 SHAPES = {"llama": presets.llama_like, "gpt2": presets.gpt2, "gpt1": presets.gpt1}
 
@@ -37,41 +36,6 @@ class DataConfig:
         if not EMBEDDED.is_file():
             raise Error(f"{EMBEDDED}: the embedded corpus is not here: name your own with --data")
         return EMBEDDED, "text"
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoalConfig:
-    """Task: what to learn to do.
-
-    lm goes on with a text. The others answer, with a head of their own (Radford et al. 2018): classify one text, entail
-    and similar judge two, choice finds the right answer among several. They read records: .jsonl, .csv, .parquet.
-    """
-
-    task: str = "lm"  # lm, classify, entail, similar or choice
-    label: str | None = None  # field of the answer: a class, as a word or number; choice: the right one, or its number
-    pair: str | None = None  # entail, similar: field of the second text; --field is that of the first
-    choices: str | None = None  # choice: field of the list of answers; --field is that of the context
-    lm_weight: float = 0.5  # of the next token's loss beside the answer's; 0: the answer alone
-    head_dropout: float = 0.1  # of what the head reads
-
-    def __post_init__(self):
-        if self.task not in ("lm", *TASKS):
-            raise Error(f"--task is {self.task!r}: {nearest(self.task, ('lm', *TASKS))}")
-        wanted = {"label": self.task in TASKS, "pair": self.task in ("entail", "similar")}
-        for name, needed in (wanted | {"choices": self.task == "choice"}).items():
-            if needed and getattr(self, name) is None:
-                raise Error(f"--task {self.task} needs --{name}, the name of a field: see --help")
-            if not needed and getattr(self, name) is not None:
-                raise Error(f"--{name} is not of --task {self.task}: leave it out, or name the task")
-        if not self.lm_weight >= 0 or not 0 <= self.head_dropout < 1:
-            raise Error(
-                f"--lm-weight is {self.lm_weight}, --head-dropout {self.head_dropout}: give at least 0, below 1"
-            )
-
-    @property
-    def others(self) -> tuple[str, ...]:
-        """Fields beside the text and the label."""
-        return tuple(name for name in (self.pair, self.choices) if name is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

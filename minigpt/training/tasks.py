@@ -6,24 +6,23 @@ which "task_loss" (L2) and "lm_loss" (L1) are recorded too.
 
 import math
 from collections import Counter
-from pathlib import Path
 
 import torch
 
 from minigpt import metrics
 from minigpt.corpus import labelled
-from minigpt.corpus.documents import Documents
-from minigpt.corpus.labelled import Labelled, TaskBatches
+from minigpt.corpus.labelled import Labelled, Labels, TaskBatches
 from minigpt.errors import Error
 from minigpt.heads import Task, TaskConfig
 from minigpt.memory import Job
 from minigpt.metrics import Scores, confusion
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
+from minigpt.training import compose
 from minigpt.training.compute import Compute
 from minigpt.training.estimate import describe_model
+from minigpt.training.goal import TASKS
 from minigpt.training.objective import TaskLoss
-from minigpt.training.options import TASKS
 from minigpt.training.streams import stream_seed
 
 SHOWN = 30  # classes that a confusion matrix is drawn and recorded of
@@ -42,16 +41,11 @@ class Tasks:
         data, goal, (source, field) = options.data, options.goal, options.data.source()
         if source.is_dir() or source.suffix.lower() == ".txt":
             raise Error(f"{source}: --task {goal.task} reads records with a label: give a .jsonl, .csv or .parquet")
-        also = (goal.label, *goal.others)
-        documents = Documents(source, field, data.on_bad, data.where, also)
-        records = labelled.read(documents, TASKS[goal.task], goal.label, goal.others, data.validation)
-        known = options.run.out if options.run.resume else data.tokenizer or options.shape.init
-        if known is None:
-            texts = (text for record in records.training for text in record.texts)
-            tokenizer = Tokenizer.train(texts, data.vocab_size)
-        else:
-            tokenizer = Tokenizer.load(known) if Path(known).is_dir() else Tokenizer.named(str(known))
-        return cls(records, tokenizer)
+        options_of_reader = {"on_bad": data.on_bad, "where": data.where}
+        documents = Labels(source, TASKS[goal.task], field, goal.label, goal.others, **options_of_reader)
+        records = labelled.read(documents, data.validation)
+        texts = (text for record in records.training for text in record.texts)
+        return cls(records, compose.find_tokenizer(options, texts))
 
     def objective(self, model: GPT, options) -> TaskLoss:
         """The loss of a new head, drawn from the run's seed."""

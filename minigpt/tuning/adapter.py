@@ -18,6 +18,8 @@ which Houlsby et al. train as well, stay frozen here.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -86,17 +88,47 @@ class Adapter(nn.Module):
 
 
 class Adapted(nn.Module):
-    """The end of a sub-layer, and after it the one adapter that is at work, or none."""
+    """The end of a sub-layer, and after it the one adapter that is at work, or none, or one for each row."""
 
     def __init__(self, base: nn.Module):
         super().__init__()
         self.base = base
         self.adapters = nn.ModuleDict()
         self.active: str | None = None
+        self.rows: tuple[str | None, ...] | None = None  # names one for each; generation/reader.py knows the word
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.base(x)
+        if self.rows is not None:
+            return fast(x, self.rows, self.adapters)
         return self.adapters[self.active](x) if self.active in self.adapters else x
+
+
+def plain(h: Tensor, rows: tuple[str | None, ...], adapters: nn.ModuleDict) -> Tensor:
+    """Row b of h (B, T, C) through the adapter rows[b], or as it is: a row at a time.
+
+    >>> held = nn.ModuleDict({name: Adapter(AdapterConfig(bottleneck=2), 4) for name in "ab"})
+    >>> h, rows = torch.randn(3, 5, 4), ("b", None, "a")
+    >>> torch.allclose(plain(h, rows, held), fast(h, rows, held), atol=1e-6)
+    True
+    """
+    return torch.stack([adapters[name](x) if name in adapters else x for x, name in zip(h, rows, strict=True)])
+
+
+def fast(h: Tensor, rows: tuple[str | None, ...], adapters: nn.ModuleDict) -> Tensor:
+    """The same, the rows of an adapter together: they are brought side by side, and back into their order."""
+    if len(rows) != len(h):
+        raise Error(f"adapter.rows names {len(rows)} rows, the batch has {len(h)}: name an adapter or None for each")
+    groups: dict[str | None, list[int]] = {}
+    for row, name in enumerate(rows):
+        groups.setdefault(name if name in adapters else None, []).append(row)
+    if len(groups) == 1:
+        (name,) = groups
+        return h if name is None else adapters[name](h)
+    order = torch.tensor([row for group in groups.values() for row in group], device=h.device)
+    parts = h[order].split([len(group) for group in groups.values()])
+    done = [part if name is None else adapters[name](part) for name, part in zip(groups, parts, strict=True)]
+    return torch.cat(done)[order.argsort()]
 
 
 def attach(model: GPT, config: AdapterConfig, name: str = "default") -> Report:
@@ -136,6 +168,23 @@ def use(model: GPT, name: str | None):
         _check_known(model, name)
     for adapted in _adapted(model).values():
         adapted.active = name
+
+
+@contextmanager
+def rows(model: GPT, names: list[str | None]) -> Iterator[None]:
+    """Inside, row b of every batch has the adapters names[b], or none where it is None; sizes may differ."""
+    for name in names:
+        if name is not None:
+            _check_known(model, name)
+    found = list(_adapted(model).values())
+    before = [adapted.rows for adapted in found]
+    for adapted in found:
+        adapted.rows = tuple(names)
+    try:
+        yield
+    finally:
+        for adapted, was in zip(found, before, strict=True):
+            adapted.rows = was
 
 
 def detach(model: GPT, name: str | None = None):

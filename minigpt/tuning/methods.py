@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minigpt.errors import Error
-from minigpt.examples import N_WORDS, TaskBatch
+from minigpt.inputs import N_WORDS, TaskBatch
 from minigpt.model import GPT
 from minigpt.tuning import adapter, freeze, prefix, prompt, ptuning
 from minigpt.tuning.method import Method

@@ -13,6 +13,7 @@ RATES = {
     "prefix": 3e-3, "ptuning2": 3e-2, "lora": 4e-3, "qlora": 4e-3,
 }  # fmt: skip
 NEW = 4e-3  # of a model that has learned nothing yet
+HEAD = 4e-3  # of a task's head beside virtual tokens
 LENGTHS = {"prompt": 20, "ptuning": 9, "prefix": 10, "ptuning2": 8}
 
 
@@ -33,6 +34,10 @@ class MethodConfig:
     def rate(self, new: bool) -> float:
         """The learning rate where none is given."""
         return NEW if new else RATES[self.method]
+
+    def head_rate(self, lr: float) -> float:
+        """The learning rate of a task's head where none is given: that of virtual tokens would be far too high."""
+        return HEAD if self.method in VIRTUAL else lr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +97,8 @@ OWN = {
 }
 
 
-def check_own(method: str, records: tuple, own: dict[str, tuple[str, ...]] = OWN):
-    """`Error` for an option that was given, in one of these records, to a method it does not belong to.
+def check_own(method: str, records: tuple, own: dict[str, tuple[str, ...]] = OWN, what: str = "--method"):
+    """`Error` for an option that was given, in one of these records, to a method (or `what`) it does not belong to.
 
     >>> check_own("lora", (PartConfig(top=3),))
     Traceback (most recent call last):
@@ -101,6 +106,7 @@ def check_own(method: str, records: tuple, own: dict[str, tuple[str, ...]] = OWN
     """
     for record in records:
         for each in fields(record):
-            if method not in own[each.name] and getattr(record, each.name) != each.default:
+            owners = own.get(each.name, (method,))
+            if method not in owners and getattr(record, each.name) != each.default:
                 option = "--" + each.name.replace("_", "-")
-                raise Error(f"{option} is of --method {' and '.join(own[each.name])}, not of {method}: leave it out")
+                raise Error(f"{option} is of {what} {' and '.join(owners)}, not of {method}: leave it out")

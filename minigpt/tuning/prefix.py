@@ -179,6 +179,11 @@ def _hold(model: GPT, made: Prefix, name: str) -> Report:
     return made.report(sum(weight.numel() for weight in base))
 
 
+def names(model: GPT) -> list[str]:
+    """Of all prefixes held."""
+    return list(model.prefixes.held) if hasattr(model, "prefixes") else []
+
+
 def use(model: GPT, name: str | None = None):
     """From now on this prefix stands before every row; without a name none does, and the model is its base."""
     _known(model, name)
