@@ -45,11 +45,11 @@ class Budget:
 
 
 BUDGETS = {
-    "headers": Budget(420, 64),
-    "abstracts": Budget(420, 128),
-    "roles": Budget(420, 96),
-    "departments": Budget(420, 64),
-    "notes": Budget(300, 128),
+    "headers": Budget(350, 48),
+    "abstracts": Budget(280, 96),
+    "roles": Budget(350, 64),
+    "departments": Budget(350, 48),
+    "notes": Budget(350, 96),
 }
 
 
