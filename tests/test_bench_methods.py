@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench import bayes, clinical, counts
+from bench import bayes, clinical, counts, methods_report
 
 TEXTS = ["chest pain and more pain", "rash on the skin", "itchy skin, 皮疹瘙痒", "pain in the chest at rest"]
 LABELS = ["heart", "skin", "skin", "heart"]
@@ -142,3 +142,22 @@ def test_lora_on_gpt3_learns_18_million():
     case = counts.CASES[0]
     found = counts.count(case)
     assert found.learned == 18_874_368 and found.base == 174_604_259_328
+
+
+def test_tables_are_means_and_deviations_of_the_runs(tmp_path):
+    found = {0: (0.5, 0.25, 10.0), 1: (0.6, 0.5, 12.0), 2: (0.7, 0.75, 29.0)}
+    for seed, (accuracy, f1, seconds) in found.items():
+        folder = tmp_path / "runs" / "headers" / f"lora-{seed}"
+        folder.mkdir(parents=True)
+        result = {"asked": {"steps": 11}, "accuracy": accuracy, "macro_f1": f1, "seconds": seconds, "mib": 500.0 + seed}
+        (folder / "result.json").write_text(json.dumps(result | {"trains": 29012, "stored": 116048}))
+    start = tmp_path / "start" / "headers" / "lora-0"
+    start.mkdir(parents=True)
+    (start / "result.json").write_text(json.dumps({"seconds": 2.0}))
+    scores = {"accuracy": 0.4, "macro_f1": 0.125}
+    baselines = {"headers": {"train": 9, "validation": 1, "classes": 2, "bayes": scores, "commonest": scores}}
+    cells = methods_report.read(tmp_path)
+    assert "| lora | 60.0 ± 10.0; 50.0 |" in methods_report.quality(cells, baselines, ["full", "lora"])
+    assert "full" not in methods_report.quality(cells, baselines, ["full", "lora"])
+    costs = methods_report.costs("headers", cells, ["lora"], tmp_path)
+    assert costs.endswith("| lora | 29,012 | 116,048 | 502 | 17 | 1000 |")  # (12 - 2) / 10 steps
