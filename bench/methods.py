@@ -35,6 +35,7 @@ from minigpt.tuning.options import RATES  # noqa: E402
 INNER = 0.19  # of the hashes: the lowest tenth is validation, the next nine hundredths are a tenth of the rest
 SHAPE = ["--n-layers=4", "--n-heads=4", "--d-model=192", "--context=256"]
 BASE_STEPS = 2280  # once through the text
+TIMED = "headers"  # the set whose steps are timed
 # What a run loads when it gets there, loaded before the first is forked: a sixth of its time.
 LIBRARIES = ("torch._dynamo", "matplotlib.figure", "minigpt.training.launch", "minigpt.training.building")
 
@@ -180,6 +181,8 @@ def main():
             for method in options.methods:
                 found = tune(name, method, seed, RATES[method], BUDGETS[name].steps, options.out)
                 print(f"{time.strftime('%H:%M')} {name} {method} {seed}: {found['accuracy']:.4f}", flush=True)
+    for method in options.methods if TIMED in options.sets and not options.report else []:
+        tune(TIMED, method, 0, RATES[method], 1, options.out)  # what a run takes beside its steps
     given = {name: baselines(name, splits[name], options.out) for name in options.sets}
     methods_report.write(options.out, given, options.methods)
 
