@@ -12,8 +12,8 @@ Shapes: B batch, H heads, G key/value heads, T queries, L keys, D head size.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minigpt.products import MOST_KEYS
 from minigpt.memory.job import Job
+from minigpt.products import MOST_KEYS
 
 
 @dataclass(eq=False)

@@ -145,9 +145,7 @@ class OptimizerConfig:
     beta1: float = 0.9  # adamw: how long the mean gradient is remembered
     beta2: float = 0.95  # adamw: how long its square is, 0.95 as GPT-3; 0.999 is torch's default, slower to forget
     momentum: float = 0.95  # muon and sgd: how long the gradient is remembered
-    embed_lr: float | None = (
-        None  # rate of embeddings and head, in multiples of --lr; 3 for a new model by muon, else 1
-    )
+    embed_lr: float | None = None  # of embeddings and head, in multiples of --lr; new models by muon: 3, others 1
     l1: float = 0.0  # adds l1 times the sum of |w| over the matrices to the loss: many weights end near 0
     l2: float = 0.0  # adds l2 / 2 times the sum of w^2: with adamw not the same as weight decay
     clip: float = 1.0  # longest gradient, all parameters taken together; 0 switches clipping off
