@@ -1,6 +1,6 @@
 """What the papers of the GPT family claim, measured at a size that fits a coffee break. For docs/gpt-family.md.
 
-    python bench/family.py                        all, some twelve minutes of one core; tables, then the picture
+    python bench/family.py                        all, some nine minutes of one core: a table for each
     python bench/family.py few_shot starts        some of them
     python bench/family.py --plot docs/gpt-family.svg
 
@@ -10,7 +10,7 @@ targets       a target at every token against 15 % of them                      
 turns         tokens read in a conversation, with a cache and without                      (why decoders)
 sizes         loss by parameters                                                           (GPT-2, GPT-3)
 infilling     strings with gaps, then n steps of plain text, then a soft prompt            (prompt tuning)
-span_corruption    the same, with targets after the gaps' text only, as T5
+span_corruption   the same, with targets on what fills the gaps only, as T5           (prompt tuning)
 lengths       soft prompts of 1 to 50 vectors, text moved or not                           (prompt tuning)
 starts        what a soft prompt begins as                                                 (prompt tuning)
 instruction   a soft prompt, examples, both, none                                          (instruction prompt tuning)
@@ -38,26 +38,9 @@ from minigpt import GPT, svg  # noqa: E402
 from minigpt.files import write_atomic  # noqa: E402
 
 OF_THE_BASE = {"few_shot": toy, "methods": toy, "lengths": toy, "starts": toy, "instruction": toy, "turns": text}
-OF_THEIR_OWN = {
-    "targets": text,
-    "sizes": text,
-    "notes": text,
-    "infilling": toy,
-    "span_corruption": toy,
-}  # models they train themselves
-ORDER = (
-    "few_shot",
-    "methods",
-    "targets",
-    "turns",
-    "sizes",
-    "infilling",
-    "span_corruption",
-    "lengths",
-    "starts",
-    "instruction",
-    "notes",
-)
+OF_THEIR_OWN = dict.fromkeys(("targets", "sizes", "notes"), text)  # models they train themselves
+OF_THEIR_OWN |= dict.fromkeys(("infilling", "span_corruption"), toy)
+ORDER = "few_shot methods targets turns sizes infilling span_corruption lengths starts instruction notes".split()
 
 
 def base(out: Path) -> GPT:
@@ -124,7 +107,8 @@ def picture(found: dict[str, dict]) -> str:
 def _shots(axes, rows: list[list]):
     for name in dict.fromkeys(row[0] for row in rows):
         own = [row for row in rows if row[0] == name]
-        axes.plot([row[1] for row in own], [row[2] for row in own], marker="o", label=name)
+        label = "without its name" if name == "without" else name
+        axes.plot([row[1] for row in own], [row[2] for row in own], marker="o", label=label)
         axes.fill_between([row[1] for row in own], [row[3] for row in own], [row[4] for row in own], alpha=0.15)
     axes.set(title="in-context learning", xlabel="examples in the prompt", ylabel="exact match", ylim=(0, 1.03))
     axes.set_xticks(range(4))

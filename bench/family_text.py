@@ -1,27 +1,23 @@
 """Measurements on the embedded notes: what a target at every token is worth, what a cache saves, what size does."""
 
-import sys
 from pathlib import Path
 
 import torch
+import toy
+
+from minigpt import GPT, presets
+from minigpt.corpus.batches import Batch, Batches
+from minigpt.corpus.preparation import prepare
+from minigpt.corpus.tokens import load_tokens
+from minigpt.generation import Memory, stream
+from minigpt.loss import IGNORE, cross_entropy
+from minigpt.prompting import Builder, Template
+from minigpt.prompting.retrieval import TfIdf, demonstrated
+from minigpt.prompting.soft import tuning_batch
+from minigpt.prompting.trial import candidates_of, read_examples, run_trial, split
+from minigpt.tuning import prompt
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import toy  # noqa: E402
-
-from minigpt import GPT, presets  # noqa: E402
-from minigpt.corpus.batches import Batch, Batches  # noqa: E402
-from minigpt.corpus.preparation import prepare  # noqa: E402
-from minigpt.corpus.tokens import load_tokens  # noqa: E402
-from minigpt.generation import Memory, stream  # noqa: E402
-from minigpt.loss import IGNORE, cross_entropy  # noqa: E402
-from minigpt.prompting import Builder, Template  # noqa: E402
-from minigpt.prompting.retrieval import TfIdf, demonstrated  # noqa: E402
-from minigpt.prompting.soft import tuning_batch  # noqa: E402
-from minigpt.prompting.trial import candidates_of, read_examples, run_trial, split  # noqa: E402
-from minigpt.tuning import prompt  # noqa: E402
-
 CONTEXT, ROWS, STEPS, EVERY = 128, 8, 240, 60
 SIZES = {"small": (2, 2, 32), "middle": (3, 4, 64), "large": (4, 4, 128)}
 
