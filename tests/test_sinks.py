@@ -12,6 +12,7 @@ from minigpt.cache import Cache
 from minigpt.generation import Memory, beam_search, compiled, generate, stream
 from minigpt.generation.reader import PlainReader, Reader
 from minigpt.generation.scoring import score
+from minigpt.memory import Job, predict
 from minigpt.model import activate
 from minigpt.positions import rotary, rotate
 
@@ -265,3 +266,13 @@ def test_steps_of_fixed_shapes_read_the_same(monkeypatch):
         for options in ({"temperature": 0}, {"seed": 3}):
             texts = generate(gpt, prompts, 40, **options)
             assert generate(gpt, prompts, 40, compile=True, **options) == texts
+
+
+def test_the_room_of_a_cache_is_predicted():
+    for gpt in (
+        endless(6, 3),
+        endless(6, 3, layers=(1,), context=200),
+        model("llama", context=200, window=4, banded_layers=(1,), pattern="fixed"),
+    ):
+        predicted = predict(gpt.config, Job(batch=2, length=150)).cache
+        assert predicted == Cache(gpt.config, 2, 150, dtype=torch.float32).nbytes
