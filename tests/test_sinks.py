@@ -9,9 +9,10 @@ from helpers import model, tokens
 
 from minigpt import Error, GPTConfig, attention, masks, sliding
 from minigpt.cache import Cache
-from minigpt.generation import Memory, beam_search, generate, stream
+from minigpt.generation import Memory, beam_search, compiled, generate, stream
 from minigpt.generation.reader import PlainReader, Reader
 from minigpt.generation.scoring import score
+from minigpt.memory import Job, predict
 from minigpt.model import activate
 from minigpt.positions import rotary, rotate
 
@@ -24,7 +25,7 @@ def spare(monkeypatch):
 def endless(window: int = 6, sinks: int = 3, std: float = 0.2, layers=(0, 1), dtype=torch.float64, **changes):
     torch.manual_seed(0)
     banding = {"window": window, "banded_layers": layers, "sinks": sinks}
-    return model("llama", std=std, dtype=dtype, context=window + sinks, **banding | changes)
+    return model("llama", std=std, dtype=dtype, **{"context": window + sinks} | banding | changes)
 
 
 def streaming_llm(gpt, text: list[int]) -> torch.Tensor:
@@ -249,3 +250,29 @@ def test_a_prompt_is_read_in_chunks(kind, chunk, monkeypatch):
     assert max(read) <= max(chunk, 3) and read[0] == min(150, max(1, chunk // 3) * 3)
     memory = Memory(gpt)
     assert list(stream(gpt, prompts[1], 10, temperature=0, memory=memory)) == expected[1]
+
+
+def test_steps_of_fixed_shapes_read_the_same(monkeypatch):
+    """The step that is compiled elsewhere (tests/test_compiled.py), as it is written."""
+    monkeypatch.setattr(compiled, "_step", lambda on_gpu: compiled.read)
+    prompts = [[5, 9, 2], list(range(40)), [7]]
+    for gpt in (
+        endless(12, 4, dtype=torch.float32),
+        endless(5, 2, layers=(1,), dtype=torch.float32, context=200),
+        model("llama", std=0.2, context=200, window=4, banded_layers=(1,), pattern="strided"),
+        model("llama", std=0.2, context=200, rope_scaling={"rope_type": "dynamic", "factor": 4.0,
+                                                           "original_max_position_embeddings": 50}),
+    ):  # fmt: skip
+        for options in ({"temperature": 0}, {"seed": 3}):
+            texts = generate(gpt, prompts, 40, **options)
+            assert generate(gpt, prompts, 40, compile=True, **options) == texts
+
+
+def test_the_room_of_a_cache_is_predicted():
+    for gpt in (
+        endless(6, 3),
+        endless(6, 3, layers=(1,), context=200),
+        model("llama", context=200, window=4, banded_layers=(1,), pattern="fixed"),
+    ):
+        predicted = predict(gpt.config, Job(batch=2, length=150)).cache
+        assert predicted == Cache(gpt.config, 2, 150, dtype=torch.float32).nbytes
