@@ -125,10 +125,8 @@ class Memory(Reader):
     def start(self, prompts: list[list[int]]) -> Tensor:
         (text,) = prompts
         self.cache.sees = None  # of a search before; its beams are not in `text`, and so forgotten below
-        known = 0
-        while (
-            known < min(len(self.text), len(text) - 1) and self.text[known] == text[known]
-        ):  # the last one is always read
+        known, most = 0, min(len(self.text), len(text) - 1)  # the last one is always read
+        while known < most and self.text[known] == text[known]:
             known += 1
         self.cache.back(known)
         known = self.cache.read
