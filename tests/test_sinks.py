@@ -270,7 +270,7 @@ def test_steps_of_fixed_shapes_read_the_same(monkeypatch):
 
 def test_the_room_of_a_cache_is_predicted():
     for gpt in (
-        endless(6, 3),
+        endless(6, 3, context=200),
         endless(6, 3, layers=(1,), context=200),
         model("llama", context=200, window=4, banded_layers=(1,), pattern="fixed"),
     ):
