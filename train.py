@@ -79,6 +79,7 @@ class Lora(Method):
         if self.name == "qlora":
             print(lora.quantize(model), flush=True)
         found = lora.attach(model, self.config)
+        lora.collect(model)  # what no file can hold is told now, not after the last step
         return Report(found.parameters, found.nbytes, base)
 
     def save(self, model, directory: Path, base: str):

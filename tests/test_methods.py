@@ -272,6 +272,8 @@ WRONG = [
     (["--method", "prompt", "--start", "uniform", "--start-text", "x", "--init", "BASE"], "give one"),
     (["--method", "prefix", "--parallel", "fsdp", "--init", "BASE"], "give --parallel ddp"),
     (["--method", "lora", "--lora-targets", "no_proj", "--init", "BASE"], "no_proj"),
+    (["--method", "lora", "--dora", "--init", "GPT2"], "dora on a part of a fused weight does not fit PEFT's format"),
+    (["--method", "lora", "--extend-context", "2x", "--init", "BASE"], "--extend-context changes the model"),
     (["--task", "sort"], "--task is 'sort'"),
     (["--task", "classify"], "--task classify needs --label"),
     (["--task", "entail", "--label", "kind"], "--task entail needs --pair"),
@@ -290,7 +292,7 @@ WRONG = [
 @pytest.mark.parametrize(("words", "message"), WRONG, ids=[" ".join(map(str, words)) for words, _ in WRONG])
 def test_what_does_not_go_together_is_one_sentence_and_nothing_is_written(words, message, notes, bases, tmp_path):
     run = tmp_path / "run"
-    known = {"BASE": bases["llama"], "DATA": notes}
+    known = {"BASE": bases["llama"], "GPT2": bases["gpt2"], "DATA": notes}
     code, said = train("--out", run, "--threads", 1, *(known.get(word, word) for word in words))
     assert code == 2 and message in said and "\n" not in said, said
     assert not run.exists()
