@@ -30,6 +30,7 @@ import train  # noqa: E402
 from bench import bayes, clinical, methods_report  # noqa: E402
 from minigpt.files import write_atomic  # noqa: E402
 from minigpt.metrics import Scores, confusion  # noqa: E402
+from minigpt.tokenizer import Tokenizer  # noqa: E402
 from minigpt.tuning import options as tuning  # noqa: E402
 
 INNER = 0.19  # of the hashes: the lowest tenth is validation, the next nine hundredths are a tenth of the rest
@@ -104,21 +105,32 @@ def make_base(splits: dict[str, clinical.Split], out: Path, steps: int) -> Path:
 
 
 def baselines(name: str, split: clinical.Split, out: Path) -> dict:
-    """Naive Bayes and the commonest class, on the validation side."""
+    """Naive Bayes on whole texts and on the tokens a model sees, and the commonest class, on the validation side."""
     inner = clinical.split(out / "inner" / f"{name}.jsonl", INNER)
-    alpha = bayes.best_alpha(inner.train, inner.validation)
-    texts, labels = zip(*split.train, strict=True)
-    asked, truth = zip(*split.validation, strict=True)
-    answers = {
-        "bayes": bayes.NaiveBayes(texts, labels, alpha).answers(asked),
-        "commonest": [Counter(labels).most_common(1)[0][0]] * len(asked),
-    }
-    classes = sorted({*labels, *truth})
-    found = {"train": len(texts), "validation": len(asked), "classes": len(classes), "alpha": alpha}
+    tokenizer, room = Tokenizer.load(out / "base"), BUDGETS[name].context - 2  # beside start and extract
+    sides = {"bayes": (split.train, inner.train, inner.validation, split.validation)}
+    sides["bayes_cut"] = tuple(cut(side, tokenizer, room) for side in sides["bayes"])
+    truth = [label for _, label in split.validation]
+    classes = sorted({label for _, label in (*split.train, *split.validation)})
+    answers = {who: naive_bayes(*given) for who, given in sides.items()}
+    answers["commonest"] = [Counter(label for _, label in split.train).most_common(1)[0][0]] * len(truth)
+    found = {"train": len(split.train), "validation": len(truth), "classes": len(classes)}
     for who, given in answers.items():
         scores = Scores(confusion(*([classes.index(c) for c in side] for side in (truth, given)), len(classes)))
         found[who] = {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
     return found
+
+
+def cut(side: list[tuple[str, str]], tokenizer: Tokenizer, room: int) -> list[tuple[str, str]]:
+    """Every text up to its `room`-th token."""
+    ids = tokenizer.encode_batch([text for text, _ in side])
+    return [(tokenizer.decode(kept[:room]), label) for kept, (_, label) in zip(ids, side, strict=True)]
+
+
+def naive_bayes(train, inner_train, inner_validation, asked) -> list[str]:
+    """Its answers, with the alpha that is best on a part of the training texts."""
+    alpha = bayes.best_alpha(inner_train, inner_validation)
+    return bayes.NaiveBayes(*zip(*train, strict=True), alpha).answers([text for text, _ in asked])
 
 
 def tune(name: str, method: str, seed: int, rate: float, steps: int, out: Path, choose: bool = False) -> dict:

@@ -13,6 +13,12 @@ FAMILIES = {
     "beside the weights": ("lora", "qlora", "adapter"),
     "before the text": ("prompt", "ptuning", "prefix", "ptuning2"),
 }
+GUESSES = {
+    "commonest": "the commonest class",
+    "bayes": "TF-IDF, naive Bayes, whole texts",
+    "bayes_cut": "the same, of the tokens the models see",
+}
+LINES = {"commonest": ":", "bayes": "-", "bayes_cut": "--"}
 COLOURS = dict(zip(FAMILIES, ("#888", "#c33", "#36c"), strict=True))
 
 
@@ -60,7 +66,7 @@ def write(out: Path, baselines: dict[str, dict], methods: list[str]):
 def quality(cells: dict, baselines: dict[str, dict], methods: list[str]) -> str:
     """Accuracy in percent, mean and standard deviation over the seeds; macro-F1 behind it."""
     lines = [f"| accuracy ± over seeds; macro-F1, % | {' | '.join(baselines)} |", "|---" * (len(baselines) + 1) + "|"]
-    for who, title in (("commonest", "the commonest class"), ("bayes", "TF-IDF, naive Bayes")):
+    for who, title in GUESSES.items():
         given = [found[who] for found in baselines.values()]
         row = [f"{100 * each['accuracy']:.1f}; {100 * each['macro_f1']:.1f}" for each in given]
         lines.append(f"| {title} | {' | '.join(row)} |")
@@ -90,15 +96,18 @@ def costs(name: str, cells: dict, methods: list[str], out: Path) -> str:
 
 
 def picture(cells: dict, baselines: dict[str, dict], methods: list[str]) -> str:
-    """Accuracy against the numbers that learn, a panel a set; bars span the seeds, the lines are the baselines."""
+    """Accuracy against the numbers that learn, a panel a set; bars span the seeds.
+
+    The lines are naive Bayes (of whole texts; dashed: of what the models see) and the commonest class (dotted).
+    """
     from matplotlib.figure import Figure
 
     names = [name for name in baselines if any(key[0] == name for key in cells)]
     figure = Figure(figsize=(4.2 * min(3, len(names)), 3.4 * -(-len(names) // 3)), layout="constrained")
     panels = figure.subplots(-(-len(names) // 3), min(3, len(names)), squeeze=False).flat
     for axes, name in zip(panels, names, strict=False):
-        axes.axhline(100 * baselines[name]["bayes"]["accuracy"], color="black", lw=1, ls="--")
-        axes.axhline(100 * baselines[name]["commonest"]["accuracy"], color="black", lw=1, ls=":")
+        for who, style in LINES.items():
+            axes.axhline(100 * baselines[name][who]["accuracy"], color="black", lw=0.8, ls=style)
         for family, members in FAMILIES.items():
             for method in (m for m in members if m in methods and (name, m) in cells):
                 _point(axes, cells[name, method], method, COLOURS[family])
