@@ -30,6 +30,17 @@ OTHERS = {
     "lora_exact": "how exact merging is, and how many broken adapters are taken, beside peft and loralib",
     "int8_loss": "what 8-bit weights cost a run of yours, in nats",
     "kill_ranks": "are the weights the same bits after ten kill -9 of one process of two?",
+    "time_to_quality": "how soon is our default as good as the GPT-2 recipe after 20 minutes?",
+    "ablation": "what each part of the default recipe is worth, three seeds",
+    "methods": "every tuning method on one frozen base: quality, numbers, bytes, time",
+    "counts": "what each method learns and stores, beside the papers' numbers",
+    "latency": "a forward pass with each method, the grid of the LoRA paper",
+    "mixed_rows": "tokens a second of eight rows with adapters of their own",
+    "family": "the claims of the GPT papers, on toys: shots, forgetting, scale, prompts",
+    "instruct": "does tuning on instructions help with instructions never tuned on?",
+    "chat": "what a conversation costs, and what its history is worth",
+    "context": "what each way of stretching positions is worth",
+    "context_cost": "time and memory against the length of a text",
 }
 ALL = ("train_step", "lora_step", "lora_exact", "lora_merge", "generation", "lora_decode", "few_rows", "import_time")
 EXAMPLES = """
@@ -43,7 +54,7 @@ examples:
 
 def main() -> int:
     if (name := next(iter(sys.argv[1:]), None)) in OTHERS:
-        del sys.argv[1]  # the rest is its own
+        sys.argv[:2] = [f"python -m bench {name}"]  # the rest is its own
         return importlib.import_module(f"bench.{name}").main()
     options = make_parser().parse_args()
     if options.name is None:
@@ -59,7 +70,7 @@ def main() -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    names = [f"  {name:12} {what}" for name, what in (TIMED | OTHERS | {"all": ", ".join(ALL)}).items()]
+    names = [f"  {name:15} {what}" for name, what in (TIMED | OTHERS | {"all": ", ".join(ALL)}).items()]
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="\n".join([bench.__doc__, *names]), epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

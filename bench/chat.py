@@ -1,7 +1,7 @@
 """Dialogues of your own: a small model learns to answer; does history help it, and what does a turn cost?
 
-    python bench/chat.py dialogues.jsonl                      {"messages": [...]} or {"turns": [...]} a line
-    python bench/chat.py dialogues.jsonl --steps 400 --context 256
+    python -m bench chat dialogues.jsonl                      {"messages": [...]} or {"turns": [...]} a line
+    python -m bench chat dialogues.jsonl --steps 400 --context 256
 
 Trains a new model of four million parameters on the answers (steps are counted, not seconds). Then, on dialogues kept
 apart: nats a token of the true answers, when the model sees the whole dialogue, the last three utterances, or the last;
@@ -126,7 +126,3 @@ def main():
         without = sorted(seconds for _, _, seconds in anew[turn])[len(anew[turn]) // 2]
         print(f"| {turn} | {prompt} | {read} | {1000 * seconds:.1f} | {1000 * without:.1f} |")
     print(json.dumps({"parameters": sum(weight.numel() for weight in model.parameters()), "steps": options.steps}))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,19 +1,15 @@
 """How many numbers each method learns and stores for the models of the papers, counted by the methods themselves.
 
-    python bench/counts.py         one table; the models are on the meta device, nothing is computed
+    python -m bench counts         one table; the models are on the meta device, nothing is computed
 
 A line is what a paper says, and what the method's own report says of that model and setting.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lora
 from minigpt import GPT, GPTConfig, presets
@@ -93,6 +89,6 @@ def table() -> Iterator[str]:
         yield f"| {case.setting} | {case.model} | {case.paper} | {found.learned:,} | {found.stored:,} | {share} |"
 
 
-if __name__ == "__main__":
+def main():
     for line in table():
         print(line, flush=True)

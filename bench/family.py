@@ -1,8 +1,8 @@
 """What the papers of the GPT family claim, measured at a size that fits a coffee break. For docs/gpt-family.md.
 
-    python bench/family.py                        all, some nine minutes of one core: a table for each
-    python bench/family.py few_shot starts        some of them
-    python bench/family.py --plot docs/gpt-family.svg
+    python -m bench family                        all, some nine minutes of one core: a table for each
+    python -m bench family few_shot starts        some of them
+    python -m bench family --plot docs/gpt-family.svg
 
 few_shot      examples in the prompt against none, with and without the task's name        (GPT-3)
 methods       a known and a new task by each way of tuning, and what is forgotten
@@ -21,21 +21,16 @@ Work is counted in steps, never in time. Results are kept in --out and not measu
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import family_text as text  # noqa: E402
-import family_toy as toy  # noqa: E402
-
-from minigpt import GPT, svg  # noqa: E402
-from minigpt.files import write_atomic  # noqa: E402
+from bench import family_text as text
+from bench import family_toy as toy
+from minigpt import GPT, svg
+from minigpt.files import write_atomic
 
 OF_THE_BASE = {"few_shot": toy, "methods": toy, "lengths": toy, "starts": toy, "instruction": toy, "turns": text}
 OF_THEIR_OWN = dict.fromkeys(("targets", "sizes", "notes"), text)  # models they train themselves
@@ -138,7 +133,3 @@ def main():
     if options.plot:
         found = {name: measure(name, options.out) for name in ORDER}
         write_atomic(options.plot, picture(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-import toy
 
+from bench import toy
 from minigpt import GPT, presets
 from minigpt.corpus.batches import Batch, Batches
 from minigpt.corpus.preparation import prepare

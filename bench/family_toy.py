@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-import toy
 
 import lora
+from bench import toy
 from minigpt import GPT
 from minigpt.corpus import spans
 from minigpt.loss import cross_entropy

@@ -1,7 +1,7 @@
 """Does a model follow an instruction that it was never tuned on?  Compositions of operations on short sequences.
 
-    python bench/instruct.py                 the table of docs/chat.md: about three and a half minutes of one core
-    python bench/instruct.py --seeds 1       half of it
+    python -m bench instruct                 the table of docs/chat.md: about three and a half minutes of one core
+    python -m bench instruct --seeds 1       half of it
 
     Reverse. d a c b         ->  b c a d                the base has read such lines as text, one operation each
     Reverse, then raise. d a c b  ->  B C A D           an instruction; some pairs are held out, in this order and that
@@ -164,7 +164,3 @@ def main():
         columns = zip(*(each[name] for each in found), strict=True)
         spans = [f"{100 * min(column):.0f} to {100 * max(column):.0f}" for column in columns]
         print(f"| {name} | " + " | ".join(spans) + " |")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """What a tuning method costs when the model is used: the grid of the LoRA paper's table 1, on a smaller model.
 
-    python bench/latency.py                 some three minutes of one core
-    python bench/latency.py --rounds 3      a look
+    python -m bench latency                 some three minutes of one core
+    python -m bench latency --rounds 3      a look
 
 One forward pass of a batch without the head's logits, no gradients, one thread, float32. The paper times GPT-2 medium
 on a graphics card; here it is a model of its kind with 4 blocks of width 256, and everything in proportion: bottlenecks
@@ -13,16 +13,12 @@ kept, for a busy machine only ever adds. The order means something, the millisec
 import argparse
 import copy
 import os
-import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lora
 from minigpt import GPT, GPTConfig
@@ -106,7 +102,3 @@ def main():
         found = [measure(models, rows, length, rounds * more) for rows, length, more in GRID]
     print(table(found))
     print(f"\nload of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-
-
-if __name__ == "__main__":
-    main()

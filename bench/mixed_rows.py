@@ -1,6 +1,6 @@
 """Eight rows with five different things beside the model: in one batch, an adapter at a time, or a row at a time.
 
-    python bench/mixed_rows.py
+    python -m bench mixed_rows
 
 Tokens written in a second of CPU time, one thread, best of four rounds in turn; the texts are the same.
 """
@@ -75,7 +75,3 @@ def main():
     assert same[0] == same[1] == same[2]
     for way in ways:
         print(f"{way.__name__.replace('_', ' '):<22} {len(NAMES) * NEW / best[way]:6.0f} tokens a CPU second")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,22 +5,12 @@ import random
 import pytest
 import torch
 
+from bench import family_text, family_toy, toy
 from minigpt.corpus.spans import restore
 from minigpt.loss import IGNORE
 
 
-@pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.syspath_prepend("bench")
-    import family_text
-    import family_toy
-    import toy
-
-    return toy, family_toy, family_text
-
-
-def test_rows_are_inputs_and_what_the_operation_makes_of_them(bench):
-    toy, *_ = bench
+def test_rows_are_inputs_and_what_the_operation_makes_of_them():
     x = torch.tensor([[[3, 1, 9, 4], [0, 0, 5, 9]]])
     expected = {
         "copy": ([3, 1, 9, 4], [0, 0, 5, 9]),
@@ -35,8 +25,7 @@ def test_rows_are_inputs_and_what_the_operation_makes_of_them(bench):
         assert toy.rows(operation, x).tolist() == [row]
 
 
-def test_inputs_of_tuning_and_of_judging_share_none_and_cover_all(bench):
-    toy, *_ = bench
+def test_inputs_of_tuning_and_of_judging_share_none_and_cover_all():
     generator = torch.Generator().manual_seed(0)
     tune, held = (
         toy.inputs((60_000,), generator, which) @ torch.tensor([1000, 100, 10, 1]) for which in ("tune", "held")
@@ -46,8 +35,7 @@ def test_inputs_of_tuning_and_of_judging_share_none_and_cover_all(bench):
 
 
 @pytest.mark.parametrize("shots, named", [(0, False), (2, True)])
-def test_exact_match_is_one_for_who_knows_and_none_for_who_does_not(bench, monkeypatch, shots, named):
-    toy, *_ = bench
+def test_exact_match_is_one_for_who_knows_and_none_for_who_does_not(monkeypatch, shots, named):
     asked = []
 
     def sorting(model, prompts, **_):
@@ -63,8 +51,7 @@ def test_exact_match_is_one_for_who_knows_and_none_for_who_does_not(bench, monke
     assert all((prompt[-2] % 5) == 0 for prompt in asked)
 
 
-def test_targets_on_the_answer_are_its_digits_and_the_end(bench):
-    toy, *_ = bench
+def test_targets_on_the_answer_are_its_digits_and_the_end():
     text = toy.texts(2, 3, 2, torch.Generator().manual_seed(0))
     batch = toy.batch_of(text, answers_only=True)
     assert [[t for t in row if t != IGNORE] for row in batch.targets.tolist()] == text[:, -5:].tolist()
@@ -72,22 +59,20 @@ def test_targets_on_the_answer_are_its_digits_and_the_end(bench):
 
 
 @pytest.mark.parametrize("after_only", [False, True])
-def test_infilling_batches_can_be_restored(bench, after_only):
-    toy, family, _ = bench
-    batch = family.corrupted(torch.Generator().manual_seed(0), random.Random(0), after_only)
-    originals = toy.mixed(family.ROWS, torch.Generator().manual_seed(0), k=4).tolist()
+def test_infilling_batches_can_be_restored(after_only):
+    batch = family_toy.corrupted(torch.Generator().manual_seed(0), random.Random(0), after_only)
+    originals = toy.mixed(family_toy.ROWS, torch.Generator().manual_seed(0), k=4).tolist()
     assert batch.tokens.shape[1] <= toy.CONTEXT
     for row, targets, original in zip(batch.tokens.tolist(), batch.targets.tolist(), originals, strict=True):
         cut = row.index(toy.SEPARATOR)
         asked = [t for t in targets if t != IGNORE]
         assert asked[: 0 if after_only else cut] == row[1 : 1 if after_only else cut + 1]
-        assert restore(row[:cut], asked[0 if after_only else cut :], family.SENTINELS) == original
+        assert restore(row[:cut], asked[0 if after_only else cut :], family_toy.SENTINELS) == original
 
 
-def test_thinned_batches_ask_for_their_share(bench):
-    toy, _, text = bench
+def test_thinned_batches_ask_for_their_share():
     batch = toy.batch_of(torch.randint(10, (50, 41)))
-    thin = text.thinned(batch, 0.15, seed=1)
+    thin = family_text.thinned(batch, 0.15, seed=1)
     kept = thin.targets != IGNORE
     assert torch.equal(thin.targets[kept], batch.targets[kept]) and thin.n_targets == kept.sum()
     assert 0.1 < thin.n_targets / batch.n_targets < 0.2
