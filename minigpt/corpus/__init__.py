@@ -1,7 +1,7 @@
 """From the user's files to batches.
 
 question                                   file
-Which texts are in these files?            documents.py
+Which texts are in these files?            documents.py  usable.py
 How do they become a directory of tokens?  preparation.py
 Which of them validate?                    split.py
 How is that directory opened?              tokens.py
@@ -16,7 +16,8 @@ from importlib import import_module
 
 _HOME = {
     **dict.fromkeys(("Batch", "Batches"), "batches"),
-    **dict.fromkeys(("Document", "Documents"), "documents"),
+    "Document": "usable",
+    "Documents": "documents",
     "RecordBatches": "rows",
     "RecordConfig": "records",
     **dict.fromkeys(("Tokens", "load_tokens"), "tokens"),

@@ -5,50 +5,15 @@ A line that cannot be used is reported by file and line, never by content: these
 
 import csv
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from minigpt.corpus.usable import SURROGATE, Bad, Document, Unusable, usable
 from minigpt.errors import Error, nearest
 
 _BOM = b"\xef\xbb\xbf"  # Windows programs begin UTF-8 files with it
 _NOT_UTF8 = "not UTF-8 (save it as UTF-8)"
-_SURROGATE = "not valid Unicode (a lone surrogate)"
 _LARGEST_CELL = 2**26  # bytes; an unclosed quote would otherwise read the whole rest of a .csv as one note
-
-
-@dataclass(frozen=True)
-class Document:
-    """What was read (a text; other readers: see records.py) and from where; `line` counts from 1, 0 is a whole file."""
-
-    text: str
-    file: Path
-    line: int = 0
-
-    @property
-    def place(self) -> str:
-        return f"{self.file}:{self.line}" if self.line else str(self.file)
-
-
-class Bad:
-    """Lines that could not be used: `counts` by reason, and the `first` five as "file:line: reason".
-
-    >>> bad = Bad(); bad.add("notes.jsonl:7", "empty"); bad.total, bad.first, dict(bad.counts)
-    (1, ['notes.jsonl:7: empty'], {'empty': 1})
-    """
-
-    def __init__(self):
-        self.counts, self.first = Counter(), []
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
-
-    def add(self, place: str, reason: str) -> None:
-        self.counts[reason] += 1
-        if len(self.first) < 5:
-            self.first.append(f"{place}: {reason}")
 
 
 class Documents:
@@ -110,28 +75,7 @@ def _condition(text: str) -> tuple[str, bool, str]:
     return name.removesuffix("!"), not name.endswith("!"), value
 
 
-@dataclass(frozen=True)
-class Unusable:
-    """In place of a text: why there is none."""
-
-    reason: str
-
-
 _UNWANTED = Unusable("left out by where")
-
-
-def usable(text: object, what: str = "") -> "str | Unusable":
-    """The text, or what is wrong with it; `what` it is, where a record has several."""
-    if not isinstance(text, str):
-        return Unusable(f"{what or 'the text'} is {type(text).__name__}, expected a string")
-    if not text.strip():
-        return Unusable(f"{what} is empty" if what else "empty")
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            return Unusable(_SURROGATE)
-    return text
 
 
 def _kind(source: Path):
@@ -218,7 +162,7 @@ def _read_csv(documents: Documents) -> Iterator[tuple]:
             record = dict(reversed(list(zip(header, row, strict=False))))  # of two columns of a name the first
             if row and documents.wants(record):
                 text = documents.take(record)
-                yield file, rows.line_num, Unusable(_NOT_UTF8) if text == Unusable(_SURROGATE) else text
+                yield file, rows.line_num, Unusable(_NOT_UTF8) if text == Unusable(SURROGATE) else text
     if header is None:
         raise Error(f"{file}: is empty, expected a header line and rows")
 

@@ -3,17 +3,17 @@
 Each record is encoded once, and held as tokens: four bytes and a bit for each.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from minigpt.corpus.documents import Bad
 from minigpt.corpus.records import READERS, RecordConfig, Records
 from minigpt.corpus.rows import RecordBatches
+from minigpt.corpus.split import hash_of, settle, shown
 from minigpt.corpus.talk import Example, Layout
+from minigpt.corpus.usable import Bad
 from minigpt.errors import Error, nearest
 from minigpt.tokenizer import Tokenizer
 
@@ -76,8 +76,8 @@ def open_records(
     reader = make_reader(source, kind, options)
     seen, examples, keys, tasks, duplicates = set(), [], [], [], 0
     layout = Layout.of(tokenizer)
-    for document in _shown(reader, progress):
-        digest, key = _hash(document.text.texts)
+    for document in shown(reader, "records", progress):
+        digest, key = hash_of(repr(document.text.texts))
         if digest in seen:
             duplicates += 1
             continue
@@ -114,21 +114,6 @@ def texts(source: str | Path, kind: str, options: RecordConfig) -> Iterator[str]
     return (text for document in make_reader(source, kind, options) for text in document.text.texts if text)
 
 
-def _shown(reader: Records, progress: bool) -> Iterator:
-    from tqdm import tqdm
-
-    disable = None if progress else True  # None: a bar on a terminal only
-    with tqdm(total=reader.size, desc="records", unit="B", unit_scale=True, disable=disable, leave=False) as bar:
-        for document in reader:
-            bar.update(reader.position - bar.n)
-            yield document
-
-
-def _hash(parts: tuple[str, ...]) -> tuple[bytes, int]:
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
-    return digest, int.from_bytes(digest[:8], "big")
-
-
 def _small(example: Example) -> Example:
     return Example(np.asarray(example.ids, dtype=np.int32), np.asarray(example.learned, dtype=bool), example.lost)
 
@@ -147,7 +132,7 @@ def _split(source, keys: list[int], validation: float) -> list[bool]:
         raise Error(f"{source}: one record cannot be trained on and validate too: add some")
     limit = int(validation * 2**64)
     if validation:
-        limit = min(max(limit, min(keys) + 1), max(keys))
+        limit = settle(limit, min(keys), max(keys))
     return [key < limit for key in keys]
 
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from minigpt.corpus.batches import Order
-from minigpt.corpus.documents import Documents, Unusable, usable
+from minigpt.corpus.documents import Documents
 from minigpt.corpus.split import hash_of, settle, shown
+from minigpt.corpus.usable import Unusable, usable
 from minigpt.errors import Error
 from minigpt.inputs import Example, TaskBatch, collate
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from minigpt.corpus.documents import Documents, Unusable, usable
+from minigpt.corpus.documents import Documents
 from minigpt.corpus.talk import Dialogue, Instruction, Part, Template
+from minigpt.corpus.usable import Unusable, usable
 from minigpt.errors import Error
 
 ROLES = ("system", "user", "assistant")

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minigpt.corpus.documents import Document, Documents
+from minigpt.corpus.documents import Documents
+from minigpt.corpus.usable import Document
 from minigpt.errors import Error
 
 
