@@ -200,8 +200,8 @@ def main():
     print(f"| tokens before | {' | '.join(heads)} | found in {TRAINED - 4} | {LONG // 2} | {LONG - 4} |\n{'|---' * 8}|")
     if options.shape == "llama":
         trial.judge("not stretched, endless", endless(base))
-    for way in ways:
-        longer = extend(base, LONG, way if options.shape == "llama" else "yarn")
+    for way in ways:  # each from weights of its own: what is stretched shares them with what it was made from
+        longer = extend(trial.base(), LONG, way if options.shape == "llama" else "yarn")
         trial.judge(way, longer)
         trial.judge(f"{way}, tuned", trial.tuned(way, longer))
     trial.keep()
