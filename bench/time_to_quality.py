@@ -40,6 +40,7 @@ from minigpt.training.optimizer import make_optimizer  # noqa: E402
 from minigpt.training.options import BatchConfig, ComputeConfig, LoopConfig, OptimizerConfig, ShapeConfig  # noqa: E402
 from minigpt.training.schedule import ScheduleConfig, learning_rate  # noqa: E402
 from minigpt.training.streams import stream_seed  # noqa: E402
+from minigpt.tuning.options import MethodConfig  # noqa: E402
 
 SIZE = "--n-layers 6 --n-heads 6 --d-model 384 --context 256"
 GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --precision fp32 --optimizer adamw --schedule cosine --final-lr 0.1"
@@ -82,7 +83,8 @@ class Run:
 
     def __init__(self, recipe: str, tokens, seed: int, **changes):
         records = (ShapeConfig, BatchConfig, LoopConfig, OptimizerConfig, ScheduleConfig, ComputeConfig)
-        shape, batching, loop, optimizer, self.schedule, computing = parse(*records, prog="recipe", args=recipe.split())
+        shape, batching, loop, optimizer, schedule, computing = parse(*records, prog="recipe", args=recipe.split())
+        self.schedule = schedule.decided(MethodConfig().rate(new=True))
         self.loop, self.clip = replace(loop, seed=seed), optimizer.clip
         torch.manual_seed(stream_seed(seed, "init"))
         self.model = GPT(replace(shape.model_config(tokens.vocab_size), **changes))

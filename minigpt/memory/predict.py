@@ -87,7 +87,7 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
     plan = plan or Plan.of_config(config, job)
     length = job.length or config.context
     virtual = plan.virtual.length
-    if length + virtual > config.context and job.length is not None:
+    if length + virtual > config.context and job.length is not None and not config.endless:
         raise Error(
             f"--length {length} and {virtual} virtual tokens do not fit the context of {config.context}: "
             "shorten them, or give --context"
@@ -161,7 +161,8 @@ def _state(name: str, tensor: Tensor, job: Job) -> int:
     """AdamW two moments and a counter; SGD one moment or none; Muon one for the matrices of the blocks."""
     if job.optimizer == "sgd" or not tensor.learns:
         return 0
-    matrix = len(tensor.shape) == 2 and not name.startswith(ENDS) and not name.endswith(".table")
+    virtual = not {"prompts", "prefixes"}.isdisjoint(name.split("."))
+    matrix = len(tensor.shape) == 2 and not name.startswith(ENDS) and not virtual
     if job.optimizer == "momentum" or (job.optimizer == "muon" and matrix):
         return tensor.nbytes
     return 2 * tensor.nbytes + STEP
