@@ -2,7 +2,7 @@
 
     python bench/ablation.py                       all variants, three seeds: about half an hour of one core
     python bench/ablation.py --seeds 1             a first look
-    python bench/ablation.py --only Muon,cosine    some of them
+    python bench/ablation.py --only adamw,cosine   some of them
 
 Each variant is timed in turns with the default, in processor time, and makes as many steps as the default's --steps
 take: a part that costs time pays for it. What was measured is kept in --out and not measured again, so the bench can
@@ -11,7 +11,6 @@ be stopped and started. It ends in a table of Markdown and a picture. Text: Engl
 """
 
 import argparse
-import math
 import statistics
 import sys
 import time
@@ -186,8 +185,7 @@ def main():
     outcomes = []
     for variant in tqdm([VARIANTS[0], *chosen], desc="variants"):
         outcomes.append(measure(variant, tokens_for, options))
-        bits = statistics.mean(outcomes[-1].bits)
-        tqdm.write(f"{variant.name}: {bits:.4f}", file=sys.stderr) if math.isfinite(bits) else None
+        tqdm.write(f"{variant.name}: {statistics.mean(outcomes[-1].bits):.4f}", file=sys.stderr)
     write_atomic(options.out / "ablation.svg", picture(outcomes))
     print(f"{table(outcomes)}\n\n{options.out / 'ablation.svg'} shows it: open it in a browser")
 
