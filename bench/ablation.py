@@ -1,8 +1,8 @@
 """What is each part of the default recipe worth?  One part changed at a time, three seeds, the same computing time.
 
-    python bench/ablation.py                       all variants, three seeds: about half an hour of one core
-    python bench/ablation.py --seeds 1             a first look
-    python bench/ablation.py --only adamw,cosine   some of them
+    python -m bench ablation                       all variants, three seeds: about half an hour of one core
+    python -m bench ablation --seeds 1             a first look
+    python -m bench ablation --only adamw,cosine   some of them
 
 Each variant is timed in turns with the default, in processor time, and makes as many steps as the default's --steps
 take: a part that costs time pays for it. What was measured is kept in --out and not measured again, so the bench can
@@ -21,13 +21,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from bench.time_to_quality import Run, quality, remembered, tokens_of
+from minigpt import svg
+from minigpt.files import write_atomic
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
-
-from time_to_quality import Run, quality, remembered, tokens_of  # noqa: E402
-
-from minigpt import svg  # noqa: E402
-from minigpt.files import write_atomic  # noqa: E402
 
 SIZE = "--size tiny --context 256"  # 2 blocks of 128, 0.95 million parameters
 
@@ -40,7 +38,8 @@ class Variant:
     options: str = ""
     shape: dict = field(default_factory=dict)
     vocab_size: int = 4096
-    timed: bool = True  # False where a step is the same work by construction
+    cost: float | None = None  # of a step, in the default's; None: to be measured
+    kind: type[Run] = Run
 
     @property
     def recipe(self) -> str:
@@ -50,37 +49,51 @@ class Variant:
     def key(self) -> str:
         """As part of a file name."""
         words = [self.recipe, *(f"{name} {value}" for name, value in self.shape.items()), f"of {self.vocab_size}"]
+        words += [self.kind.__name__] * (self.kind is not Run)
         return " ".join(words).replace("--", "").replace(" ", "_")
+
+
+class Ramp(Run):
+    """4 rows a step for the first half of the time, that is two thirds of the steps, then 8."""
+
+    def __init__(self, recipe: str, tokens, seed: int, **changes):
+        super().__init__(f"{recipe} --batch-size 4", tokens, seed, **changes)
+        self.few, self.many = self.batches, Run(recipe, tokens, seed, **changes).batches
+
+    def step(self, number: int, steps: int) -> float:
+        self.batches = self.few if 3 * number < 2 * steps else self.many
+        return super().step(number, steps)
 
 
 # d_ff 576 in two matrices, 384 in three: feed-forward layers of equal weight.
 UNGATED = {"gated": False, "d_ff": 576}
 VARIANTS = (
-    Variant("the default", timed=False),
-    Variant("embeddings at the matrices' rate", "--embed-lr 1", timed=False),
+    Variant("the default", cost=1.0),
+    Variant("embeddings at the matrices' rate", "--embed-lr 1", cost=1.0),
     Variant("AdamW at 2e-3", "--optimizer adamw --lr 2e-3"),
     Variant("AdamW at 4e-3", "--optimizer adamw --lr 4e-3"),
     Variant("learned positions", shape={"positions": "learned"}),
     Variant("LayerNorm", shape={"norm": "layernorm"}),
     Variant("GELU, not gated", shape=UNGATED | {"activation": "gelu_tanh"}),
     Variant("ReLU squared, not gated", shape=UNGATED | {"activation": "relu2"}),
-    Variant("cosine to 0", "--schedule cosine", timed=False),
-    Variant("wsd", "--schedule wsd", timed=False),
+    Variant("cosine to 0", "--schedule cosine", cost=1.0),
+    Variant("wsd", "--schedule wsd", cost=1.0),
     Variant("4 rows a step", "--batch-size 4"),
     Variant("16 rows a step", "--batch-size 16"),
+    Variant("4 rows a step, then 8", cost=2 / 3, kind=Ramp),
     Variant("vocabulary 2,048", vocab_size=2048),
     Variant("vocabulary 8,192", vocab_size=8192),
     Variant("documents do not see each other", "--document-mask"),
     Variant("1 head of 128", "--n-heads 1"),
     Variant("1 block of 160", "--n-layers 1 --d-model 160"),
     Variant("3 blocks of 112", "--n-layers 3 --d-model 112"),
-    Variant("momentum 0.9", "--momentum 0.9", timed=False),
-    Variant("rate 8e-3", "--lr 8e-3", timed=False),
-    Variant("embeddings at six times the rate", "--embed-lr 6", timed=False),
-    Variant("no weight decay", "--weight-decay 0", timed=False),
-    Variant("linear to a tenth", "--final-lr 0.1", timed=False),
-    Variant("no warm-up", "--warmup 0", timed=False),
-    Variant("rate 2e-3", "--lr 2e-3", timed=False),
+    Variant("momentum 0.9", "--momentum 0.9", cost=1.0),
+    Variant("rate 8e-3", "--lr 8e-3", cost=1.0),
+    Variant("embeddings at six times the rate", "--embed-lr 6", cost=1.0),
+    Variant("no weight decay", "--weight-decay 0", cost=1.0),
+    Variant("linear to a tenth", "--final-lr 0.1", cost=1.0),
+    Variant("no warm-up", "--warmup 0", cost=1.0),
+    Variant("rate 2e-3", "--lr 2e-3", cost=1.0),
     Variant("head not tied", shape={"tied": False}),
     Variant("context 128, 16 rows", "--context 128 --batch-size 16"),
     Variant("4 heads of 32", "--n-heads 4"),
@@ -116,14 +129,14 @@ def pace(variant: Variant, tokens_for, rounds: int) -> dict[str, float]:
 
 def measure(variant: Variant, tokens_for, options) -> Outcome:
     """The variant's pace and all its seeds, from --out where they are there."""
-    found = {"default": 1.0, "variant": 1.0}
-    if variant.timed:
+    cost = variant.cost
+    if cost is None:
         found = remembered(options.out / f"pace {variant.key}.json", lambda: pace(variant, tokens_for, options.rounds))
-    cost = found["variant"] / found["default"]
+        cost = found["variant"] / found["default"]
     steps, bits = round(options.steps / cost), []
     for seed in range(options.seeds):
         path = options.out / f"{variant.key}, {steps} steps, seed {seed}.json"
-        job = partial(quality, variant.recipe, steps, tokens_for(variant), seed, **variant.shape)
+        job = partial(quality, variant.recipe, steps, tokens_for(variant), seed, variant.kind, **variant.shape)
         bits.append(remembered(path, job)["bits_per_byte"])
     return Outcome(variant, cost, steps, bits)
 
@@ -188,7 +201,3 @@ def main():
         tqdm.write(f"{variant.name}: {statistics.mean(outcomes[-1].bits):.4f}", file=sys.stderr)
     write_atomic(options.out / "ablation.svg", picture(outcomes))
     print(f"{table(outcomes)}\n\n{options.out / 'ablation.svg'} shows it: open it in a browser")
-
-
-if __name__ == "__main__":
-    main()

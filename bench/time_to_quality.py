@@ -1,8 +1,8 @@
 """How soon is our default as good as the GPT-2 recipe after 20 minutes?  On the same machine, text and parameters.
 
-    python bench/time_to_quality.py                       English notes, questions and answers
-    python bench/time_to_quality.py --language zh         Chinese questions, answers and consultations
-    python bench/time_to_quality.py --minutes 5           a quicker look
+    python -m bench time_to_quality                       English notes, questions and answers
+    python -m bench time_to_quality --language zh         Chinese questions, answers and consultations
+    python -m bench time_to_quality --minutes 5           a quicker look
 
 The GPT-2 recipe is nanoGPT's: learned positions, LayerNorm, GELU, AdamW (0.9, 0.95), decay 0.1, cosine to a tenth,
 8 rows of 256 tokens a step, the best of three learning rates (found in a quarter of the time); run by our code, which
@@ -25,22 +25,21 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from minigpt.cli import parse
+from minigpt.corpus.preparation import prepare
+from minigpt.corpus.tokens import load_tokens
+from minigpt.model import GPT
+from minigpt.training import compose
+from minigpt.training.compute import Compute
+from minigpt.training.evaluate import evaluate
+from minigpt.training.loop import train_step
+from minigpt.training.optimizer import make_optimizer
+from minigpt.training.options import BatchConfig, ComputeConfig, LoopConfig, OptimizerConfig, ShapeConfig
+from minigpt.training.schedule import ScheduleConfig, learning_rate
+from minigpt.training.streams import stream_seed
+from minigpt.tuning.options import MethodConfig
 
-from minigpt.cli import parse  # noqa: E402
-from minigpt.corpus.preparation import prepare  # noqa: E402
-from minigpt.corpus.tokens import load_tokens  # noqa: E402
-from minigpt.model import GPT  # noqa: E402
-from minigpt.training import compose  # noqa: E402
-from minigpt.training.compute import Compute  # noqa: E402
-from minigpt.training.evaluate import evaluate  # noqa: E402
-from minigpt.training.loop import train_step  # noqa: E402
-from minigpt.training.optimizer import make_optimizer  # noqa: E402
-from minigpt.training.options import BatchConfig, ComputeConfig, LoopConfig, OptimizerConfig, ShapeConfig  # noqa: E402
-from minigpt.training.schedule import ScheduleConfig, learning_rate  # noqa: E402
-from minigpt.training.streams import stream_seed  # noqa: E402
-from minigpt.tuning.options import MethodConfig  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 SIZE = "--n-layers 6 --n-heads 6 --d-model 384 --context 256"
 GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --precision fp32 --optimizer adamw --schedule cosine --final-lr 0.1"
@@ -110,9 +109,9 @@ def pace(tokens, rounds: int) -> dict[str, float]:
     return {name: statistics.median(found[2:]) for name, found in seconds.items()}
 
 
-def quality(recipe: str, steps: int, tokens, seed: int, **changes) -> dict:
+def quality(recipe: str, steps: int, tokens, seed: int, kind: type[Run] = Run, **changes) -> dict:
     """Train for `steps`, and judge on all validation text."""
-    run, began = Run(recipe, tokens, seed, **changes), time.perf_counter()
+    run, began = kind(recipe, tokens, seed, **changes), time.perf_counter()
     for number in (bar := tqdm(range(steps), desc=f"{steps} steps", mininterval=5)):
         bar.set_postfix_str(f"loss {run.step(number, steps):.2f}", refresh=False)
     found = evaluate(run.model, run.validation, torch.from_numpy(tokens.tokenizer().token_lengths()))
@@ -166,7 +165,3 @@ def remembered(path: Path, measure) -> dict:
     if not path.is_file():
         path.write_text(json.dumps(measure()) + "\n", encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,22 +1,18 @@
 """The ablation: its variants weigh what they say, cost what was measured, and are compared seed by seed."""
 
-import sys
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from bench import ablation, time_to_quality
+from bench.ablation import VARIANTS, Outcome, Ramp, Variant
 from minigpt.cli import parse
 from minigpt.model import count_parameters
 from minigpt.training.options import BatchConfig, ComputeConfig, LoopConfig, OptimizerConfig, ShapeConfig
 from minigpt.training.schedule import ScheduleConfig
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-import ablation
-import time_to_quality
-from ablation import VARIANTS, Outcome, Variant
 
 RECORDS = (ShapeConfig, BatchConfig, LoopConfig, OptimizerConfig, ScheduleConfig, ComputeConfig)
 
@@ -46,7 +42,7 @@ def test_what_is_not_timed_makes_the_same_step():
         _, b, o, p, _, c = options_of(each.recipe)
         same = (b, o, p.optimizer, c) == (batching, loop, optimizer.optimizer, computing)
         same &= shape_of(each) == shape_of(VARIANTS[0])
-        assert each.timed != same, each.name
+        assert each.cost == (2 / 3 if each.kind is Ramp else 1.0 if same else None), each.name
 
 
 @pytest.fixture
@@ -54,7 +50,7 @@ def counted(monkeypatch, tmp_path):
     """Runs that only count: a step of a variant costs 0.5 of the default's, its quality is 2 - seed / 10."""
     runs = []
 
-    def quality(recipe, steps, tokens, seed, **changes):
+    def quality(recipe, steps, tokens, seed, kind, **changes):
         runs.append((recipe, steps, tokens, seed, changes))
         return {"bits_per_byte": 2 - seed / 10}
 
@@ -70,7 +66,7 @@ def test_a_variant_takes_the_defaults_time_and_is_measured_once(counted):
     assert (found.cost, found.steps, found.bits) == (0.5, 200, [2.0, 1.9, 1.8])
     assert runs == [(f"{ablation.SIZE} --d-ff 10", 200, 7, seed, {"norm": "layernorm"}) for seed in range(3)]
     assert ablation.measure(variant, lambda each: each.vocab_size, options) == found and len(runs) == 3
-    assert ablation.measure(replace(variant, timed=False), lambda each: 7, options).steps == 100
+    assert ablation.measure(replace(variant, cost=1.0), lambda each: 7, options).steps == 100
 
 
 def test_a_difference_is_taken_seed_by_seed():
@@ -93,3 +89,12 @@ def test_a_run_learns_and_its_changes_reach_the_model(tmp_path):
     assert run.model.config.norm == "layernorm" and tokens.vocab_size <= 300
     first = run.step(0, 30)
     assert min(run.step(number, 30) for number in range(1, 30)) < first - 0.3
+
+
+def test_a_ramp_reads_few_rows_for_half_of_the_time_and_then_all(monkeypatch):
+    tokens = SimpleNamespace(train=np.arange(900) % 50, val=np.arange(99) % 50, vocab_size=50, eot=0)
+    run, rows = Ramp("--size tiny --d-model 16 --context 16", tokens, seed=0), []
+    monkeypatch.setattr(time_to_quality, "train_step", lambda *given: rows.append(len(given[2][0].tokens)) or [0.0])
+    for number in range(9):
+        run.step(number, 9)
+    assert rows == [4] * 6 + [8] * 3
