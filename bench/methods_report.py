@@ -109,8 +109,9 @@ def picture(cells: dict, baselines: dict[str, dict], methods: list[str]) -> str:
         for who, style in LINES.items():
             axes.axhline(100 * baselines[name][who]["accuracy"], color="black", lw=0.8, ls=style)
         for family, members in FAMILIES.items():
+            below = -10 if family == "before the text" else 5  # names that would lie on each other
             for method in (m for m in members if m in methods and (name, m) in cells):
-                _point(axes, cells[name, method], method, COLOURS[family])
+                _point(axes, cells[name, method], method, COLOURS[family], below)
         axes.set_xscale("log")
         axes.margins(x=0.15)
         axes.set(title=name, xlabel="numbers that learn", ylabel="accuracy, %")
@@ -120,9 +121,9 @@ def picture(cells: dict, baselines: dict[str, dict], methods: list[str]) -> str:
     return svg.text_of(figure, salt="methods")
 
 
-def _point(axes, cell: Cell, method: str, colour: str):
+def _point(axes, cell: Cell, method: str, colour: str, below: int):
     values = [100 * run["accuracy"] for run in cell.runs]
     middle = statistics.mean(values)
     span = [[middle - min(values)], [max(values) - middle]]
     axes.errorbar([cell.runs[0]["trains"]], [middle], yerr=span, fmt="o", ms=5, color=colour, capsize=2)
-    axes.annotate(method, (cell.runs[0]["trains"], middle), xytext=(5, 4), textcoords="offset points", fontsize=7)
+    axes.annotate(method, (cell.runs[0]["trains"], middle), xytext=(5, below), textcoords="offset points", fontsize=8)
