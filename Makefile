@@ -43,12 +43,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/.test
-	$(BIN)/python bench/train_step.py
-	$(BIN)/python bench/import_time.py
-	$(BIN)/python bench/lora_exact.py
-	$(BIN)/python bench/lora_speed.py
-	$(BIN)/python bench/generation.py
-	$(BIN)/python bench/few_rows.py
+	$(BIN)/python -m bench all
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -4,76 +4,21 @@
     python train.py --data notes.jsonl --field note --out runs/mine    yours
     python train.py --resume --out runs/mine                           after a stop
 
-The loop itself is minigpt/training/loop.py; what LoRA does to the model is in lora/.
+The loop itself is minigpt/training/loop.py; what each --method does is in minigpt/tuning/ and lora/.
 """
 
 import sys
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import lora
-from minigpt.cli import dump, parse, run
+from minigpt.cli import dump, run
 from minigpt.errors import Error
-from minigpt.training.options import (
-    SIZES,
-    BatchConfig,
-    ComputeConfig,
-    DataConfig,
-    LoopConfig,
-    OptimizerConfig,
-    RunConfig,
-    ShapeConfig,
-)
-from minigpt.training.schedule import ScheduleConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """Method: what learns."""
-
-    method: str = "full"  # full: every weight; lora: adapters beside the frozen weights of --init
-    lora_r: int = 8  # rank of the adapters
-    lora_alpha: float = 16.0  # their strength: the update is alpha / r times B A
-    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")  # layers that get one, by name; or all-linear
-    lora_dropout: float = 0.0  # of their input
-    rslora: bool = False  # alpha / sqrt(r) instead of alpha / r
-    dora: bool = False  # learn direction and length of each row apart
-
-    def __post_init__(self):
-        if self.method not in ("full", "lora"):
-            raise Error(f"--method is {self.method!r}: give full or lora")
-        self.config()
-
-    def config(self) -> lora.Config:
-        """As the library wants it."""
-        targets = lora.ALL_LINEAR if self.lora_targets == (lora.ALL_LINEAR,) else self.lora_targets
-        try:
-            return lora.Config(
-                r=self.lora_r, alpha=self.lora_alpha, targets=targets, dropout=self.lora_dropout,
-                rslora=self.rslora, dora=self.dora,
-            )  # fmt: skip
-        except lora.Error as problem:
-            raise Error(str(problem)) from None
-
-
-class Adapter:
-    """What a run of --method lora keeps on disk: the adapter, in PEFT's format; the base stays where it is."""
-
-    def __init__(self, model, base: str, method: Method, seed: int):
-        import torch
-
-        self.model, self.base = model, base
-        torch.manual_seed(seed)
-        print(lora.attach(model, method.config()), flush=True)
-
-    def save(self, directory: Path):
-        lora.save(self.model, directory, base=self.base)
-
-    def load(self, directory: Path):
-        lora.refill(self.model, directory)
-
+from minigpt.training import command
+from minigpt.training.command import Options
+from minigpt.tuning.method import Method
+from minigpt.tuning.options import check_own
+from minigpt.tuning.report import Report
 
 EXAMPLES = """
 examples:
@@ -83,44 +28,69 @@ examples:
   python train.py --data folder/ --shape gpt2 --dropout 0.1  a folder of .txt, as GPT-2
   python train.py --init gpt2 --data notes.jsonl --field note --lr 1e-4    go on from a downloaded GPT-2
   python train.py --init runs/notes --extend-context 2x --steps 100 --lr 1e-4 --out runs/long    twice the context
-  python train.py --init runs/notes --method lora --data letters/ --lr 1e-3 --out runs/letters    an adapter beside it
+  python train.py --init runs/notes --method lora --data letters/ --out runs/letters    an adapter beside it
+  python train.py --init runs/notes --method prompt --data letters/ --out runs/prompt   twenty learned tokens
+  python train.py --init runs/notes --task classify --data n.jsonl --field note --label type --out runs/type
   python train.py --resume --out runs/notes                  after Ctrl-C or a power cut: bit for bit as if nothing was
 """
+LORA = ("lora", "qlora")
 
 
-class Options(NamedTuple):
-    """All records, in the order of --help."""
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Methods lora and qlora: low-rank updates beside frozen matrices; qlora: these in four bits."""
 
-    data: DataConfig
-    shape: ShapeConfig
-    method: Method
-    batching: BatchConfig
-    loop: LoopConfig
-    schedule: ScheduleConfig
-    optimizing: OptimizerConfig
-    computing: ComputeConfig
-    run: RunConfig
+    lora_r: int = 8  # rank of the adapters
+    lora_alpha: float = 16.0  # their strength: the update is alpha / r times B A
+    lora_targets: tuple[str, ...] = ()  # layers that get one, or all-linear; by default q_proj, v_proj; qlora: all
+    lora_dropout: float = 0.0  # of their input
+    rslora: bool = False  # alpha / sqrt(r) instead of alpha / r
+    dora: bool = False  # learn direction and length of each row apart
+
+    def __post_init__(self):
+        self.config("lora")
+
+    def check(self, method: str):
+        """`Error` if one of these was given to another method."""
+        check_own(method, (self,), dict.fromkeys(vars(self), LORA))
+
+    def config(self, method: str) -> lora.Config:
+        """As the library wants it."""
+        usual = ("q_proj", "v_proj") if method == "lora" else (lora.ALL_LINEAR,)
+        targets = self.lora_targets or usual
+        try:
+            return lora.Config(
+                r=self.lora_r, alpha=self.lora_alpha, dropout=self.lora_dropout, rslora=self.rslora, dora=self.dora,
+                targets=lora.ALL_LINEAR if targets == (lora.ALL_LINEAR,) else targets,
+            )  # fmt: skip
+        except lora.Error as problem:
+            raise Error(str(problem)) from None
 
 
-RECORDS = tuple(Options.__annotations__.values())
+class Lora(Method):
+    """Adapters beside the frozen weights, which qlora has in four bits; kept in PEFT's format."""
 
+    def __init__(self, options: Options):
+        self.name = options.method.method
+        self.config = options.beside.config(self.name)
 
-class Pieces(NamedTuple):
-    """What the options describe, ready to train."""
+    def attach(self, model) -> Report:
+        base = sum(weight.numel() for weight in model.parameters())
+        if self.name == "qlora":
+            print(lora.quantize(model), flush=True)
+        found = lora.attach(model, self.config)
+        lora.collect(model)  # what no file can hold is told now, not after the last step
+        return Report(found.parameters, found.nbytes, base)
 
-    model: object  # minigpt.GPT
-    weights: object  # how the run keeps what is learned: weights.WholeModel, or Adapter above
-    optimizer: object
-    compute: object  # compute.Compute
-    batches: object  # corpus.batches.Batches, as the next one
-    validation: object
-    tokens: object
-    tokenizer: object
-    progress: object  # checkpoint.Progress
+    def save(self, model, directory: Path, base: str):
+        lora.save(model, directory, base=base)
+
+    def load(self, model, directory: Path):
+        lora.refill(model, directory)
 
 
 def main() -> int:
-    options = read_options(sys.argv[1:])
+    options = command.read(sys.argv[1:], LoraConfig, EXAMPLES)
     from minigpt.training.launch import join
 
     with join(options.run.parallel, options.run.device, options.run.out) as ranks:
@@ -130,114 +100,51 @@ def main() -> int:
 def train(options: Options, ranks) -> int:
     """The run that the options describe, in as many processes as `ranks` has."""
     from minigpt.training import compose
-    from minigpt.training.checkpoint import save_checkpoint
-    from minigpt.training.estimate import announce
-    from minigpt.training.loop import Hooks, fit
-    from minigpt.training.schedule import learning_rate
+    from minigpt.training.building import build
+    from minigpt.training.loop import fit
 
-    options, pieces = build(options, ranks)
-    model, weights, optimizer, compute, batches, validation, tokens, tokenizer, progress = pieces
-    out, loop, job = options.run.out, options.loop, compose.describe(options, batches.context, compute)
-    print(announce(model, job, loop.steps, tokens.train, trained=bool(options.shape.init)))
-    print(compute.describe(), flush=True)
+    options, run = build(options, ranks, dict.fromkeys(LORA, Lora))
+    subject, compute, out, steps = run.subject, run.compute, options.run.out, options.loop.steps
+    module, job = compute.module, compose.describe(options, run.context, compute)
+    print(subject.announce(compute.model, job, steps, trained=bool(options.shape.init)))
+    print(f"method      {options.method.method}: {run.report}\n{compute.describe()}", flush=True)
     if ranks.main:
-        compose.begin(options.run, tokenizer, dump(*kept_options(options)))
-    hooks = Hooks(
-        learning_rate=lambda step: learning_rate(step, loop.steps, options.schedule),
-        evaluate=compose.evaluator(model, validation, tokenizer, options.run.eval_batches, compute),
-        sample=ranks.once(compose.sampler(model, tokenizer, options.run, loop.seed, compute)),
-        improved=lambda: ranks.save(weights, model, out),
-        save=lambda progress: save_checkpoint(out, weights, model, optimizer, progress, options.run.keep, ranks),
-    )
-    log = ranks.log(out, progress.step, loop.steps, options.run.tensorboard)
+        compose.begin(options.run, subject.tokenizer, dump(*command.kept(options)))
+    hooks = hooks_of(options, run, ranks)
+    log = ranks.log(out, run.progress.step, steps, options.run.tensorboard)
     try:
-        clip = options.optimizing.clip
-        progress, stopped_by = fit(model, optimizer, batches, loop, hooks, log, progress, clip, compute)
-        ranks.load(weights, model, out)
-        compose.finish(out, hooks.evaluate, hooks.sample, progress, log)
+        if not run.progress.step:
+            log.record("method", 0, method=options.method.method, **run.report.record())
+        state = run.optimizer, run.batches, options.loop, hooks, log, run.progress
+        progress, stopped = fit(module, *state, options.optimizing.clip, compute)
+        ranks.load(run.kept, module, out)
+        found = compose.finish(options, run, hooks, progress, log)
     finally:
         log.close()
     if ranks.main:
-        settings = {name: value for record in options for name, value in asdict(record).items()}
-        compose.report(out, model, job, tokens, settings, progress, compute)
-    return say_goodbye(options, stopped_by)
+        compose.report(options, subject, found, job, progress, compute)
+    return command.goodbye(options, stopped)
 
 
-def build(options: Options, ranks) -> tuple[Options, Pieces]:
-    """The options with what could only be known now, and the objects they describe."""
-    import torch
-
+def hooks_of(options: Options, run, ranks):
+    """What the loop does beside learning."""
     from minigpt.training import compose
-    from minigpt.training.checkpoint import Progress, load_checkpoint
-    from minigpt.training.compute import Compute
-    from minigpt.training.optimizer import make_optimizer
-    from minigpt.training.weights import WholeModel
+    from minigpt.training.checkpoint import save_checkpoint
+    from minigpt.training.loop import Hooks
+    from minigpt.training.schedule import learning_rate
 
-    data, shape, method, batching, loop, _, optimizing, computing, run = options
-    if run.threads:
-        torch.set_num_threads(run.threads)
-    shape, optimizing = compose.find_init(shape), optimizing.decided(new=shape.init is None)
-    ranks.check(batching.batch_size, loop.accumulate)
-    tokens, tokenizer = ranks.first(partial(compose.open_data, data, shape, run))
-    if shape.init is None and shape.size == "auto":
-        size = compose.choose_size(shape, batching.minutes, tokens.vocab_size, run.device)
-        shape = replace(shape, size=tuple(SIZES)[ranks.agree(tuple(SIZES).index(size))])
-    model = compose.make_model(shape, tokens, loop.seed, run.device)
-    ids = {"bos_token_id": tokenizer.eot, "eos_token_id": tokenizer.eot}
-    weights = WholeModel(model, **ids) if method.method == "full" else Adapter(model, shape.init, method, loop.seed)
-    context = compose.row_length(shape, model)
-    batches, validation = compose.make_batches(tokens, context, batching, loop.seed)
-    steps = compose.count_steps(model, batches, batching, loop, optimizing, computing, ranks.count)
-    loop, batching = replace(loop, steps=ranks.agree(steps)), replace(batching, epochs=None, minutes=None)
-    compute = Compute(model, computing, run.out, ranks)
-    compute.measure(context)
-    computing = replace(computing, precision=compute.precision.name)
-    ranks.prepare(model)
-    optimizer = make_optimizer(model, optimizing)
-    progress = load_checkpoint(run.out, weights, model, optimizer, ranks) if run.resume else Progress()
-    decided = options._replace(shape=shape, batching=batching, loop=loop, optimizing=optimizing, computing=computing)
-    return decided, Pieces(model, weights, optimizer, compute, batches, validation, tokens, tokenizer, progress)
-
-
-def say_goodbye(options: Options, stopped_by: int) -> int:
-    """What there is now and what to do with it; the exit status."""
-    out = options.run.out
-    kept = "model" if options.method.method == "full" else "adapter"
-    print(f"\n{out} holds the {kept}, metrics.jsonl and report.html (open it in a browser)")
-    if stopped_by:
-        print(f"go on with: python train.py --resume --out {out}")
-        return 128 + stopped_by
-    print(f"let it write: python sample.py {out}")
-    return 0
-
-
-def read_options(words: list[str]) -> Options:
-    """The options; with --resume those of the run, changed by what is given now."""
-
-    def read(words: list[str]) -> Options:
-        return Options(
-            *parse(*RECORDS, prog="train.py", description="Text in, model out.", epilog=EXAMPLES, args=words)
-        )
-
-    options = read(words)
-    run = options.run
-    if options.method.method == "lora" and options.shape.init is None and not run.resume:
-        raise Error("--method lora tunes a model that is there: name it with --init")
-    if not run.resume:
-        run.check_free()
-        return options
-    saved = run.out / "train.yaml"
-    if not saved.is_file():
-        raise Error(f"{saved}: not found: {run.out} is not a run that can be resumed")
-    options = read(["--config", str(saved), *words])
-    if options.batching.minutes or options.batching.epochs:
-        raise Error("--resume goes on to the --steps of the run: give --steps to go further, not --minutes or --epochs")
-    return options
-
-
-def kept_options(options: Options) -> Options:
-    """What train.yaml keeps: `resume` and `overwrite` are said anew each time."""
-    return options._replace(run=replace(options.run, resume=False, overwrite=False))
+    subject, compute, config = run.subject, run.compute, options.run
+    state = config.out, run.state, compute.module, run.optimizer
+    return Hooks(
+        learning_rate=lambda step: learning_rate(step, options.loop.steps, options.schedule),
+        evaluate=lambda: subject.judge(compute, run.validation, config.eval_batches),
+        sample=ranks.once(compose.sampler(subject, run.method, options, compute)),
+        improved=lambda: ranks.save(run.kept, compute.module, config.out),
+        save=lambda progress: save_checkpoint(*state, progress, config.keep, ranks),
+        score=subject.score,
+        say=subject.say,
+        before_step=lambda step: run.method.before_step(compute.model, step),
+    )
 
 
 if __name__ == "__main__":

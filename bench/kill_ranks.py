@@ -1,6 +1,6 @@
 """Two processes, killed at ten random moments and resumed each time: are the final weights those of a run in peace?
 
-    python bench/kill_ranks.py [--kills 10] [--parallel ddp|fsdp] [--out DIRECTORY]
+    python -m bench kill_ranks [--kills 10] [--parallel ddp|fsdp] [--out DIRECTORY]
 
 Each time one of the two, drawn at random, gets kill -9 a random time after the run has made its next checkpoint, in
 the middle of whatever it does then; torchrun ends the other. The same number of processes adds in the same order, so
@@ -10,6 +10,7 @@ the answer must be yes to the last bit: weights, optimizer state and every recor
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ ROOT = Path(__file__).parents[1]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 OPTIONS = """
 --n-layers 1 --n-heads 2 --d-model 16 --context 16 --batch-size 2 --vocab-size 300 --threads 1 --dropout 0.1
---accumulate 3 --warmup 4 --eval-every 4 --eval-batches 2 --sample-every 0 --save-every 1 --steps 60""".split()
+--accumulate 3 --warmup 4 --eval-every 4 --eval-batches 2 --sample-every 0 --save-every 1""".split()
+STEPS = 25  # for each kill: what a run may do from its first new checkpoint to the kill, and more
 
 
 def main():
@@ -35,7 +37,7 @@ def main():
     chosen = parser.parse_args()
     folder = chosen.out or Path(tempfile.mkdtemp())
     peace, killed = folder / "peace", folder / "killed"
-    options = [*OPTIONS, "--parallel", chosen.parallel]
+    options = [*OPTIONS, "--parallel", chosen.parallel, "--steps", str(STEPS * chosen.kills)]
     start(peace, *options).communicate()
     kills, sentences = 0, 0
     draw = random.Random(0)
@@ -43,7 +45,7 @@ def main():
         checkpoints = list_checkpoints(killed)
         process = start(killed, *options, "--resume" if checkpoints else "--overwrite")
         if kills == chosen.kills:
-            print(process.communicate()[1][-500:])
+            process.communicate()
             break
         sentence = kill_one(process, killed, checkpoints[-1:], draw)
         kills += sentence is not None
@@ -73,7 +75,8 @@ def kill_one(process: subprocess.Popen, run: Path, before: list[Path], draw: ran
     _, errors = process.communicate()
     if process.returncode == 0:
         return None
-    return next((line for line in errors.splitlines() if line.startswith("train.py: ") or " train.py: " in line), "")
+    said = re.search(r"train\.py: (process \d of \d stops, .*)", errors)
+    return said[1] if said else ""
 
 
 def equal(peace: Path, killed: Path) -> bool:

@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from minigpt.cli import parse  # noqa: E402
 from minigpt.corpus.preparation import prepare  # noqa: E402
 from minigpt.corpus.tokens import load_tokens  # noqa: E402
+from minigpt.model import GPT  # noqa: E402
 from minigpt.training import compose  # noqa: E402
 from minigpt.training.compute import Compute  # noqa: E402
 from minigpt.training.evaluate import evaluate  # noqa: E402
@@ -38,6 +39,8 @@ from minigpt.training.loop import train_step  # noqa: E402
 from minigpt.training.optimizer import make_optimizer  # noqa: E402
 from minigpt.training.options import BatchConfig, ComputeConfig, LoopConfig, OptimizerConfig, ShapeConfig  # noqa: E402
 from minigpt.training.schedule import ScheduleConfig, learning_rate  # noqa: E402
+from minigpt.training.streams import stream_seed  # noqa: E402
+from minigpt.tuning.options import MethodConfig  # noqa: E402
 
 SIZE = "--n-layers 6 --n-heads 6 --d-model 384 --context 256"
 GPT2 = f"{SIZE} --shape gpt2 --batch-size 8 --precision fp32 --optimizer adamw --schedule cosine --final-lr 0.1"
@@ -54,9 +57,10 @@ FIELDS = {
 }
 
 
-def tokens_of(language: str, clinical: Path, out: Path):
-    """The text as tokens, made once."""
-    if not (out / "tokens" / "manifest.json").is_file():
+def tokens_of(language: str, clinical: Path, out: Path, vocab_size: int = 4096):
+    """The text as tokens, made once for each vocabulary."""
+    tokens = out / ("tokens" if vocab_size == 4096 else f"tokens-{vocab_size}")
+    if not (tokens / "manifest.json").is_file():
         out.mkdir(parents=True, exist_ok=True)
         source = out / "text.jsonl" if clinical.is_dir() else ROOT / "data" / "notes.jsonl"
         if clinical.is_dir():
@@ -64,8 +68,8 @@ def tokens_of(language: str, clinical: Path, out: Path):
                 for record, fields in records_of(language, clinical):
                     text = "\n".join(record[field] for field in fields)
                     file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-        prepare(source, out / "tokens", "text", None, 4096, 0.05, "skip", ())
-    return load_tokens(out / "tokens")
+        prepare(source, tokens, "text", None, vocab_size, 0.05, "skip", ())
+    return load_tokens(tokens)
 
 
 def records_of(language: str, clinical: Path):
@@ -75,13 +79,15 @@ def records_of(language: str, clinical: Path):
 
 
 class Run:
-    """A recipe at work: what train.py makes of its options, a step at a time."""
+    """A recipe at work: what train.py makes of its options, a step at a time; `changes` are of its GPTConfig."""
 
-    def __init__(self, recipe: str, tokens, seed: int):
+    def __init__(self, recipe: str, tokens, seed: int, **changes):
         records = (ShapeConfig, BatchConfig, LoopConfig, OptimizerConfig, ScheduleConfig, ComputeConfig)
-        shape, batching, loop, optimizer, self.schedule, computing = parse(*records, prog="recipe", args=recipe.split())
+        shape, batching, loop, optimizer, schedule, computing = parse(*records, prog="recipe", args=recipe.split())
+        self.schedule = schedule.decided(MethodConfig().rate(new=True))
         self.loop, self.clip = replace(loop, seed=seed), optimizer.clip
-        self.model = compose.make_model(shape, tokens, seed, "cpu")
+        torch.manual_seed(stream_seed(seed, "init"))
+        self.model = GPT(replace(shape.model_config(tokens.vocab_size), **changes))
         self.batches, self.validation = compose.make_batches(tokens, shape.context, batching, seed)
         self.optimizer = make_optimizer(self.model, optimizer)
         self.compute = Compute(self.model, computing)
@@ -104,9 +110,9 @@ def pace(tokens, rounds: int) -> dict[str, float]:
     return {name: statistics.median(found[2:]) for name, found in seconds.items()}
 
 
-def quality(recipe: str, steps: int, tokens, seed: int) -> dict:
+def quality(recipe: str, steps: int, tokens, seed: int, **changes) -> dict:
     """Train for `steps`, and judge on all validation text."""
-    run, began = Run(recipe, tokens, seed), time.perf_counter()
+    run, began = Run(recipe, tokens, seed, **changes), time.perf_counter()
     for number in (bar := tqdm(range(steps), desc=f"{steps} steps", mininterval=5)):
         bar.set_postfix_str(f"loss {run.step(number, steps):.2f}", refresh=False)
     found = evaluate(run.model, run.validation, torch.from_numpy(tokens.tokenizer().token_lengths()))

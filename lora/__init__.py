@@ -7,6 +7,7 @@ Which layers get one?                            attaching.py targets.py section
 Which is at work, what is attached?              switching.py inventory.py
 How is it merged exactly, and unmerged?          merging.py exact.py      section 4.1
 How does the base fit in four bits?              quantizing.py nf4_layer.py nf4.py  Dettmers et al. 2023
+What is an adapter of such a base merged onto?   rounded.py
 How does it lie on disk?                         files.py peft_config.py
 How does a model's adapter get there and back?   bridge.py layout.py installing.py
 Is this checkpoint that base plus that adapter?  verify.py diagnose.py
@@ -21,9 +22,10 @@ _HOME = {
     "Error": "errors",
     **dict.fromkeys(("attach", "detach"), "attaching"),
     **dict.fromkeys(("use", "disabled", "rows", "serving"), "switching"),
-    **dict.fromkeys(("adapters", "layers_of", "modules_of", "parameters"), "inventory"),
+    **dict.fromkeys(("adapters", "names", "layers_of", "modules_of", "parameters"), "inventory"),
     **dict.fromkeys(("merge", "unmerge", "bake"), "merging"),
     **dict.fromkeys(("quantize", "dequantize"), "quantizing"),
+    "round_base": "rounded",
     **dict.fromkeys(("save", "load", "refill", "collect"), "bridge"),
 }
 

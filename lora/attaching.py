@@ -11,7 +11,7 @@ from torch import nn
 from lora.adapter import Adapter, TiedAdapter
 from lora.config import Config
 from lora.errors import Error
-from lora.inventory import Report, adapters, base_of, check_known, holders, layers_of, report
+from lora.inventory import Report, adapters, added_to, base_of, check_known, holders, layers_of, report
 from lora.layers import Layer
 from lora.saved import Saved
 from lora.switching import use
@@ -20,6 +20,8 @@ from lora.targets import find_parts, find_saved, find_targets, find_tied, kind_o
 
 def attach(model: nn.Module, config: Config, name: str = "default") -> Report:
     """Freeze `model`, put an adapter beside every layer that `config` names, and use it.
+
+    What is beside the base already, of ours or of another library's (`base_of`), goes on learning if it did.
 
     Nothing changes yet: B is zero. A is drawn from torch's generator, layer by layer in the order of the model.
     Raises `Error` if a name of the config fits no layer, or a layer of a kind that has no adapter; then the model is
@@ -60,9 +62,20 @@ def check_name(model: nn.Module, name: str):
 
 
 def freeze(model: nn.Module):
-    """No parameter of the base learns; adapters stay as they are."""
-    for parameter in base_of(model).values():
+    """No parameter of the base learns; what was put beside it stays as it is. `thaw` undoes it."""
+    base = base_of(model).values()
+    if "learned_before" not in vars(model):
+        model.learned_before = [parameter for parameter in base if parameter.requires_grad]
+    for parameter in base:
         parameter.requires_grad_(False)
+        parameter.grad = None  # AdamW leaves alone what has none, but decays what has zeros
+
+
+def thaw(model: nn.Module):
+    """What learned before the first adapter learns again, if nothing is left beside the base, of ours or others'."""
+    if not any(len(list(getattr(module, module.learned_in).children())) for module in added_to(model)):
+        for parameter in vars(model).pop("learned_before", ()):
+            parameter.requires_grad_(True)
 
 
 def add(model: nn.Module, path: str, name: str, adapter: nn.Module):
@@ -107,7 +120,8 @@ def _extend(model: nn.Module, name: str, config: Config):
 
 
 def detach(model: nn.Module, name: str | None = None):
-    """Take an adapter away, or all of them; the last one gone, the model is the base again: same modules, same bits.
+    """Take an adapter away, or all of them; the last one gone, the model is the base again: same modules, same bits,
+    and what learned before the first attach learns again.
 
     Merged adapters are unmerged first.
     """
@@ -123,3 +137,4 @@ def detach(model: nn.Module, name: str | None = None):
         holder.active = tuple(active for active in holder.active if active in holder.adapters)
         if not holder.adapters:
             replace(model, path, holder.base)
+    thaw(model)

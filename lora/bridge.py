@@ -25,6 +25,7 @@ from lora.inventory import Report, adapters, config_of, holders, layers_of, repo
 from lora.layers import EmbeddingLayer, Layer
 from lora.layout import Entry, Layout
 from lora.nf4_layer import NF4Linear
+from lora.rounded import rounded_in
 from lora.saved import Saved
 
 # --- to disk ----------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def collect(model: nn.Module, name: str | None = None) -> files.Stored:
     if layout.differs or parts:
         everything = [entry.removesuffix(".weight") for entry in layout.entries] or [*holders(model)]
         config = _described(config, updates, everything, saved)
-    return files.Stored(config, updates, frozenset(embeddings), replaced, prints, parts)
+    return files.Stored(config, updates, frozenset(embeddings), replaced, prints, parts, rounded_in(model))
 
 
 def _only(model: nn.Module) -> str:
@@ -235,6 +236,8 @@ def check_fingerprint(model: nn.Module, stored: files.Stored, where):
         if entry is None or any(ours not in weights for ours in entry.ours):
             raise Error(f"{where}: was trained on a base with {tensor!r}, which this model has not: give its own base")
         if files.fingerprint(_on_disk(entry, weights)) != digest:
+            if stored.rounded and not rounded_in(model):
+                raise Error(f"{where}: was trained beside weights in four bits: lora.round_base(model, {str(where)!r})")
             raise Error(
                 f"{where}: was trained on other weights: {tensor!r} differs from the base it recorded; "
                 "give that base, or check_base=False to try it on this one"

@@ -117,6 +117,7 @@ class _Progress:
 
 
 def _merge(options) -> int:
+    from lora.files import read
     from lora.merge_files import merge_checkpoint
 
     progress = _Progress("merging")
@@ -124,6 +125,8 @@ def _merge(options) -> int:
         reports = merge_checkpoint(options.base, options.adapter, options.out, progress)
     finally:
         progress.end()
+    if rounded := read(options.adapter).rounded:
+        print(f"merged onto {options.base} rounded to four bits in {len(rounded)} tensors, as the adapter had it")
     elements = sum(report.elements for report in reports)
     changed = sum(report.changed * report.elements for report in reports) / max(1, elements)
     print(f"{options.out}: {len(reports)} tensors merged, {changed:.1%} of their {elements:,} weights changed")

@@ -71,7 +71,7 @@ def combine(
     embeddings = frozenset().union(*(adapter.embeddings for adapter in adapters))
     fingerprint = reduce(dict.__or__, (adapter.fingerprint for adapter in adapters))
     parts = {path: parts for path, (_, parts) in sums.items() if parts}
-    total = Stored(config, updates, embeddings, replaced, fingerprint, parts)
+    total = Stored(config, updates, embeddings, replaced, fingerprint, parts, adapters[0].rounded)
     return (total, dict.fromkeys(updates, 0.0)) if rank is None else truncate(total, rank)
 
 
@@ -108,6 +108,9 @@ def _check(adapters: Sequence[Stored], weights: Sequence[float], names: Sequence
         raise Error(
             f"{len(adapters)} adapters and {len(weights)} weights: give at least one adapter, a weight for each"
         )
+    for adapter, name in zip(adapters, names, strict=True):
+        if adapter.rounded != adapters[0].rounded:
+            raise Error(f"{name} and {names[0]} were trained beside a base rounded in different ways: no sum of these")
     for weight, name in zip(weights, names, strict=True):
         if not math.isfinite(weight) or weight == 0:
             raise Error(f"{name}: its weight is {weight}: give a finite number, or leave out what should count nothing")

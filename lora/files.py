@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora import peft_config
+from lora import peft_config, rounded
 from lora.config import Config, ends_path, named
 from lora.errors import Error, nearest
 from lora.exact import Update
+from lora.rounded import Rounded
 from lora.storage import open_tensors, write_directory
 
 NAME = "adapter_model.safetensors"
@@ -46,6 +47,7 @@ class Stored:
     fingerprint  of the base, tensor by tensor: `fingerprint` of the weights that were adapted
     parts        path -> ((size, rank), ...) of a fused layer whose parts have adapters of their own, rank 0 for none:
                  A holds their ranks one after the other, B is a matrix of blocks
+    rounded      tensor of the base -> how it was rounded to four bits while the adapter learned (rounded.py)
     """
 
     config: Config
@@ -54,6 +56,7 @@ class Stored:
     replaced: dict[str, Tensor] = field(default_factory=dict)
     fingerprint: dict[str, str] = field(default_factory=dict)
     parts: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    rounded: dict[str, Rounded] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +82,7 @@ def read(directory: str | Path) -> Stored:
     updates = {path: _update(path, each, config, file) for path, each in found.items()}
     embeddings = frozenset(path for path, each in found.items() if "embedding_A" in each)
     _check_targets(config, updates, replaced, file)
-    return Stored(config, updates, embeddings, replaced, ours.get("base", {}), parts)
+    return Stored(config, updates, embeddings, replaced, ours.get("base", {}), parts, ours.get("nf4", {}))
 
 
 def _sort_out(tensors: dict[str, Tensor], config: Config, file: Path):
@@ -206,7 +209,7 @@ def write(stored: Stored, directory: str | Path, base: str = "", compact: bool =
     # safetensors keeps the order it is given, and that must not depend on who filled the dictionary.
     tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     # One key beside none: safetensors writes several in the order of a hash that changes from run to run.
-    ours = {"base": stored.fingerprint, "parts": stored.parts}
+    ours = {"base": stored.fingerprint, "parts": stored.parts} | rounded.to_json(stored.rounded)
     metadata = {"lora": json.dumps(ours, sort_keys=True)} if any(ours.values()) else {"format": "pt"}
     texts = {peft_config.NAME: peft_config.write(stored.config, base)}
     write_directory(Path(directory), texts, {NAME: (tensors, metadata)})
@@ -234,13 +237,13 @@ def fingerprint(weight: Tensor) -> str:
 
 
 def _ours(metadata: dict[str, str], file: Path) -> dict:
-    """What we put into the header beside what PEFT knows: {"base": fingerprint, "parts": ...}."""
+    """What we put into the header beside what PEFT knows: {"base": fingerprint, "parts": ..., "nf4": ...}."""
     try:
         found = json.loads(metadata.get("lora", "{}"))
         for name, digest in found.get("base", {}).items():
             str.encode(name), str.encode(digest)
         for path, parts in found.get("parts", {}).items():
             str.encode(path), [(int(size), int(rank)) for size, rank in parts]
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        return found | rounded.from_json(found)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Error(f"{file}: the key 'lora' of its header is damaged: save the adapter again") from None
-    return found

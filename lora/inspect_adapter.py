@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 
 from lora import files
-from lora.checkpoint import Checkpoint
 from lora.config import Config
 from lora.exact import Update
+from lora.rounded import RoundedCheckpoint
 from lora.verify import other_base
 
 
@@ -58,7 +58,9 @@ def _base(stored: files.Stored, base: str | Path | None) -> str:
     if not stored.fingerprint:
         return "no fingerprint in the file: nothing tells which base it belongs to"
     if base is None:
-        return f"fingerprint of {len(stored.fingerprint)} tensors (--base BASE checks it)"
-    with Checkpoint(base) as checkpoint:
+        where = f"; {len(stored.rounded)} tensors of the base were in four bits" if stored.rounded else ""
+        return f"fingerprint of {len(stored.fingerprint)} tensors{where} (--base BASE checks it)"
+    with RoundedCheckpoint(base, stored.rounded) as checkpoint:
         differ = other_base(checkpoint, stored)
-    return f"{base} is it" if not differ else f"NOT {base}: {len(differ)} of {len(stored.fingerprint)} tensors differ"
+    is_it = f"{base} is it" + (", rounded to four bits" if stored.rounded else "")
+    return is_it if not differ else f"NOT {base}: {len(differ)} of {len(stored.fingerprint)} tensors differ"

@@ -23,14 +23,19 @@ class Report:
     nbytes: int
     base_parameters: int
 
+    @property
+    def stored(self) -> int:
+        """Bytes of what learns; a file for PEFT holds zeros besides, where the layers are fused on disk."""
+        return self.nbytes
+
+    @property
+    def base(self) -> int:
+        return self.base_parameters
+
     def __str__(self) -> str:
-        share = self.parameters / max(1, self.base_parameters)
-        mib = self.nbytes / 2**20
-        return (
-            f"adapter {self.name!r}: {len(self.layers)} layers, {self.parameters:,} parameters learn, "
-            f"{share:.2%} of the base's {self.base_parameters:,}; "
-            f"{mib:.2f} MiB, as much for gradients, {2 * mib:.2f} MiB for Adam"
-        )
+        total = self.parameters + self.base
+        share = f"{self.parameters:,} of {total:,} ({100 * self.parameters / max(1, total):.4f} %)"
+        return f"trains {share}, stores {self.stored:,} bytes, in {len(self.layers)} layers"
 
 
 def report(model: nn.Module, name: str, base_parameters: int | None = None) -> Report:
@@ -56,6 +61,11 @@ def adapters(model: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for holder in holders(model).values() for name in holder.adapters))
 
 
+def names(model: nn.Module) -> list[str]:
+    """Of all adapters held: `adapters`, by the name that every method of tuning has for it."""
+    return list(adapters(model))
+
+
 def config_of(model: nn.Module, name: str) -> Config:
     """The config of an attached adapter."""
     check_known(model, name)
@@ -65,19 +75,29 @@ def config_of(model: nn.Module, name: str) -> Config:
     return Config(targets=(), modules_to_save=tuple(holders(model)))
 
 
-def check_known(model: nn.Module, *names: str):
+def check_known(model: nn.Module, *given: str):
     known = adapters(model)
-    for name in names:
+    for name in given:
         if name not in known:
             raise Error(f"lora: no adapter {name!r} is attached: {nearest(name, known)}")
 
 
 def base_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are not an adapter's, by their names in the model as it is now."""
+    """The parameters that nobody put beside the model's own, by their names in the model as it is now.
+
+    Who does says in which child of a module they are, by `learned_in`: we, and other libraries that know the word.
+    """
     learned = set()
-    for holder in holders(model).values():
-        learned |= {id(p) for p in holder.adapters.parameters()} - {id(p) for p in holder.base.parameters()}
+    for module in added_to(model):
+        base = getattr(module, "base", None)
+        shared = {id(p) for p in base.parameters()} if isinstance(base, nn.Module) else set()
+        learned |= {id(p) for p in getattr(module, module.learned_in).parameters()} - shared
     return {name: p for name, p in model.named_parameters() if id(p) not in learned}
+
+
+def added_to(model: nn.Module) -> list[nn.Module]:
+    """The modules that hold something learned beside the model's own."""
+    return [module for module in model.modules() if isinstance(getattr(module, "learned_in", None), str)]
 
 
 def modules_of(model: nn.Module, name: str) -> list[nn.Module]:
@@ -87,7 +107,7 @@ def modules_of(model: nn.Module, name: str) -> list[nn.Module]:
 
 def parameters(model: nn.Module, name: str | None = None) -> list[nn.Parameter]:
     """The parameters of one adapter, or of all: for an optimizer."""
-    names = adapters(model) if name is None else (name,)
-    check_known(model, *names)
-    found = {id(p): p for each in names for module in modules_of(model, each) for p in module.parameters()}
+    chosen = adapters(model) if name is None else (name,)
+    check_known(model, *chosen)
+    found = {id(p): p for each in chosen for module in modules_of(model, each) for p in module.parameters()}
     return [p for p in found.values() if p.requires_grad]

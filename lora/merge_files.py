@@ -17,6 +17,7 @@ from lora.checkpoint import CODES, INDEX, SINGLE, Checkpoint, Rows, spans, write
 from lora.errors import Error
 from lora.exact import Merged, Rounding, round_once
 from lora.recipe import Recipe, recipes, unties
+from lora.rounded import RoundedCheckpoint
 from lora.storage import new_directory
 
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}  # not to be copied
@@ -75,10 +76,11 @@ def merge_checkpoint(
     """Write the directory `out`: `base` with `adapter` merged; returns what became of each adapted tensor.
 
     `out` has the base's files, dtypes and order of tensors; other files of the base's directory are copied.
+    Where the adapter learned beside weights in four bits, `base` is rounded as these were, adapted or not.
     Raises `Error`, and leaves nothing behind, where they do not fit, or a sum is not finite in the base's dtype.
     """
     stored = files.read(adapter)
-    with Checkpoint(base) as ours, new_directory(Path(out)) as directory:
+    with RoundedCheckpoint(base, stored.rounded) as ours, new_directory(Path(out)) as directory:
         made = recipes(ours, stored)
         work = _Merge(ours, made, progress)
         places = {name: _file(ours, name, recipe) for name, recipe in made.items()}

@@ -4,7 +4,8 @@
     lora.attach(model, lora.Config(...))  and training goes on as with any base
     lora.dequantize(model)                ordinary layers again, with the weights that the codes stand for
 
-An adapter learns beside the rounded weights, so these are what it is merged onto: `dequantize` first, then `merge`.
+An adapter learns beside the rounded weights, so these are what it is merged onto: `dequantize` first, then `merge`
+(rounded.py does it from what lies on disk).
 Added to the weights of before rounding it is another model, whose outputs nobody trained.
 """
 
@@ -82,12 +83,16 @@ def quantize(model: nn.Module, targets: str | tuple[str, ...] = ALL_LINEAR, doub
     return Quantized(tuple(made), weights, sum(layer.packed.nbytes for layer in made.values()), before)
 
 
-def dequantize(model: nn.Module, dtype: torch.dtype | None = None) -> tuple[str, ...]:
+def dequantize(
+    model: nn.Module, dtype: torch.dtype | None = None, only: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
     """Make ordinary layers of those in four bits, beneath adapters too, and name them: the base QLoRA is merged onto.
 
-    In `dtype`, or else that of the weights before. The model computes what it computed, in the bytes of before.
+    In `dtype`, or else that of the weights before; all of them, or those at `only` these paths. The model computes
+    what it computed, in the bytes of before.
     """
     paths = tuple(path for path, module in model.named_modules() if isinstance(module, NF4Linear))
+    paths = paths if only is None else tuple(path for path in paths if path in only)
     for path in paths:
         layer = model.get_submodule(path)
         module = layer.restore(dtype)

@@ -8,8 +8,10 @@ from torch import nn
 class Holder(nn.Module):
     """The frozen module as `base`, its `adapters` by name, and the names of those at work: `active`.
 
-    With `enable(False)` it is as if there were none.
+    With `enable(False)` it is as if there were none. `learned_in` tells whoever asks in which child what learns is.
     """
+
+    learned_in = "adapters"
 
     def __init__(self, base: nn.Module):
         super().__init__()

@@ -16,10 +16,11 @@ from pathlib import Path
 from torch import Tensor
 
 from lora import files, subspaces
-from lora.checkpoint import HEAD, Checkpoint
+from lora.checkpoint import HEAD
 from lora.errors import Error
 from lora.files import Stored
 from lora.recipe import recipes
+from lora.rounded import RoundedCheckpoint
 from lora.storage import write_directory
 from lora.subspaces import Amplification
 
@@ -215,7 +216,7 @@ def run(options: Namespace) -> int:
 
 def base_weights(directory: Path, stored: list[Stored]) -> Callable[[str], Tensor]:
     """path -> W (O, I), of a checkpoint on disk; `Error` for a base that the adapters were not trained on."""
-    base = Checkpoint(directory)
+    base = RoundedCheckpoint(directory, stored[0].rounded)
     # Only whose weight it is and which way round: what is tied or replaced does not matter here.
     plain = [replace(each, config=replace(each.config, tied="untie"), replaced={}) for each in stored]
     made = [recipes(base, each) for each in plain]
@@ -223,7 +224,7 @@ def base_weights(directory: Path, stored: list[Stored]) -> Callable[[str], Tenso
     def weight_of(path: str) -> Tensor:
         name = base.find(f"{path}.weight") or HEAD
         recipe = next(each[name] for each in made if name in each and each[name].update is not None)
-        weight = base.tensor(recipe.source)
+        weight = base.as_trained(recipe.source) if recipe.source in base.rounded else base.tensor(recipe.source)
         for each in stored:
             if each.fingerprint.get(f"{path}.weight") not in (None, files.fingerprint(weight)):
                 raise Error(

@@ -14,8 +14,11 @@ from lora.inventory import check_known, config_of, holders, layers_of
 from lora.saved import Holder, Saved
 
 
-def use(model: nn.Module, *names: str):
-    """From now on these adapters work, their updates added; none if none is named. Says nothing of who learns."""
+def use(model: nn.Module, *names: str | None):
+    """From now on these adapters work, their updates added; none without a name, or for None. Who learns is another
+    matter.
+    """
+    names = tuple(name for name in names if name is not None)
     check_known(model, *names)
     refuse_merged(model, "changing which adapters work")
     for name in names:

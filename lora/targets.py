@@ -37,13 +37,15 @@ def find_targets(model: nn.Module, config: Config) -> dict[str, nn.Module]:
 
 
 def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules as they are named without adapters: nothing inside a Layer or a Saved."""
+    """Modules as they are named without adapters: nothing inside a Layer or a Saved, nor what others have added."""
     inside = ()
     for path, module in model.named_modules():
         if not path or (inside and path.startswith(inside)):
             continue
         if isinstance(module, Holder):
             inside = (*inside, path + ".")
+        elif isinstance(child := getattr(module, "learned_in", None), str):
+            inside = (*inside, f"{path}.{child}.")
         yield path, module
 
 
@@ -75,9 +77,10 @@ def find_saved(model: nn.Module, config: Config) -> dict[str, str | None]:
             raise Error(f"lora: modules_to_save: {name!r} fits no module: {nearest(name, leaves)}")
         found |= dict.fromkeys(fits)
     if config.bias == "all":
+        adapted = find_targets(model, config) if config.targets else {}  # these have theirs beside A and B
         for path, module in modules.items():
             bias = getattr(base_module(module), "bias", None)
-            if isinstance(bias, nn.Parameter) and path not in found and not config.wants(path):
+            if isinstance(bias, nn.Parameter) and path not in found and path not in adapted:
                 found[path] = "bias"
     for path in found:
         within = (module for own, module in model.named_modules() if f"{own}.".startswith(f"{path}."))

@@ -17,6 +17,7 @@ from lora.compare import Comparison, Finding
 from lora.diagnose import Reason, summarize
 from lora.errors import Error
 from lora.recipe import Recipe, recipes, unties
+from lora.rounded import RoundedCheckpoint
 from lora.storage import open_tensors
 
 POLICIES = ("bound", "exact")
@@ -49,7 +50,7 @@ def verify(
     if policy not in POLICIES:
         raise Error(f"policy is {policy!r}: choose from {', '.join(POLICIES)}")
     stored = files.read(adapter)
-    with Checkpoint(base) as ours, Checkpoint(merged) as theirs:
+    with RoundedCheckpoint(base, stored.rounded) as ours, Checkpoint(merged) as theirs:
         made = recipes(ours, stored)
         comparison = Comparison(ours, theirs, policy, stored.config.rslora)
         nbytes = sum(entry.nbytes for entry in theirs.entries.values())
@@ -69,7 +70,12 @@ def verify(
         findings += _extra(ours, theirs, seen)
         findings += _two_matrices(ours, theirs, made)
         reasons, notes = summarize(findings, other_base(ours, stored))
+        notes += [_note(ours)] if ours.rounded else []
     return Verdict(all(found.ok for found in findings), policy, findings, reasons, notes, nbytes)
+
+
+def _note(base: RoundedCheckpoint) -> str:
+    return f"the base is {base.path} rounded to four bits in {len(base.rounded)} tensors, as the adapter had it"
 
 
 def derived(checkpoint: Checkpoint, name: str) -> bool:
@@ -123,6 +129,9 @@ def other_base(base: Checkpoint, stored: files.Stored) -> list[str]:
         found = base.find(name) or (base.embedding if name == HEAD else None)
         if found is None:
             differ.append(name)
+            continue
+        if found in getattr(base, "rounded", ()):
+            differ += [name] if files.fingerprint(base.as_trained(found)) != digest else []
             continue
         with open_tensors(base.entries[found].file) as source:  # mapped: only the sample is read
             if files.fingerprint(source.get_tensor(found)) != digest:

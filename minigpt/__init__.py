@@ -12,6 +12,7 @@ How does text become numbers?                tokenizer.py          GPT-2 section
 How do files become batches?                 corpus/
 How is it trained?                           training/             GPT-3 appendix B
 How does it write?                           generation/           Holtzman et al. 2020
+How is it asked by words alone?              prompting/            GPT-3 section 2
 How does it open in transformers?            hub.py
 """
 

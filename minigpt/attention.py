@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor
 
-from minigpt import local, masks
+from minigpt import local, masks, products
 from minigpt.masks import Band, Sinks
 from minigpt.positions import rotate
 
@@ -45,7 +45,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | Sinks | None = 
 
 
 def fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | Sinks | None = None, dropout: float = 0.0) -> Tensor:
-    """`plain` by PyTorch's fused kernel, which never holds the T x L weights.
+    """`plain` by PyTorch's fused kernel, which never holds the T x L weights; short causal rows by products.py.
 
     Its is_causal aligns the first query with the first key, not the last with the last; so it serves only where
     queries and keys are as many. One query at the end of a cache sees all, and needs no mask. Under a band it is
@@ -59,6 +59,8 @@ def fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | Sinks | None = N
         mask = mask.dense()
     n_queries, n_keys = q.shape[2], k.shape[2]
     is_causal = mask is None and n_queries == n_keys
+    if is_causal and not dropout and products.suit(q, k):
+        return products.attend(q, k, v)
     if mask is None and 1 < n_queries < n_keys:
         i = torch.arange(n_keys - n_queries, n_keys, device=q.device)[:, None]
         mask = masks.causal(i, torch.arange(n_keys, device=q.device))

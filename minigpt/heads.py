@@ -1,11 +1,8 @@
-"""Tasks on a GPT: GPT-1's input transformations, its linear head, and the loss that joins both (Radford et al. 2018).
+"""Tasks on a GPT: GPT-1's linear head, and the loss that joins it to the language model's (Radford et al. 2018).
 
 Shapes: B examples, N sequences each, S = B N, T time, C channels, K classes, V vocabulary.
 
-    classification   [start] text [extract]                                       N = 1
-    entailment       [start] premise [delimiter] hypothesis [extract]             N = 1
-    similarity       [start] a [delimiter] b [extract], and b before a            N = 2, their vectors are added
-    choice           [start] context [delimiter] answer_n [extract]               N answers, one score each
+What is read is in inputs.py. Of similarity the vectors of both orders are added; a choice has one score an answer.
 
     P(y | x) = softmax(h W_y + b)     h (C,): what the LM head would read at the extract token        (eq. 3)
     L3 = L2 + lambda L1               L2 = -log P(y | x), L1 = the loss of the next token              (eq. 5)
@@ -17,7 +14,7 @@ tokens of each sequence and then over sequences ("sequence": the authors' code),
 Padding may be on either side: `keep` says where, and the extract token is found by what it is, not by where.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minigpt.errors import Error, nearest
+from minigpt.inputs import N_WORDS, TASKS, Example, TaskBatch, collate, next_tokens, sequences
 from minigpt.linear import Linear
 from minigpt.loss import IGNORE, cross_entropy
 from minigpt.metrics import Scores, confusion
@@ -33,16 +31,19 @@ from minigpt.model import GPT
 from minigpt.tuning import stored
 from minigpt.tuning.report import Report
 
-TASKS = {"classification": 1, "entailment": 2, "similarity": 2, "choice": None}  # texts of an example
-N_WORDS = 3  # start, delimiter, extract
+__all__ = [
+    "Example", "Task", "TaskBatch", "TaskConfig", "collate", "evaluate", "load", "next_tokens", "refill", "report",
+    "save", "sequences",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """The task, its classes (choice has none of its own), and the constants of the authors' train.py."""
+    """The task, its classes by name (choice has none of its own), and the constants of the authors' train.py."""
 
     task: str = "classification"
     classes: int = 2
+    names: tuple[str, ...] = ()  # of the classes, in the order of their numbers; or none
     lm_weight: float = 0.5  # lambda; 0: the language model is not asked
     lm_mean: str = "token"  # or "sequence"
     dropout: float = 0.1  # of what the head reads
@@ -53,6 +54,11 @@ class TaskConfig:
             raise Error(f"TaskConfig.task is {self.task!r}: {nearest(str(self.task), TASKS)}")
         if type(self.classes) is not int or self.classes < 2:
             raise Error(f"TaskConfig.classes is {self.classes!r}: give a whole number of at least 2")
+        if not isinstance(self.names, list | tuple) or not all(isinstance(name, str) for name in self.names):
+            raise Error(f"TaskConfig.names is {self.names!r:.60}: give texts")
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.names and len(self.names) != self.classes:
+            raise Error(f"TaskConfig.names has {len(self.names)} names, classes is {self.classes}: give one for each")
         if self.lm_mean not in ("token", "sequence"):
             raise Error(f"TaskConfig.lm_mean is {self.lm_mean!r}: give 'token' or 'sequence'")
         ranges = {"lm_weight": (0, float("inf")), "dropout": (0, 1), "init_std": (1e-9, 1)}
@@ -60,74 +66,6 @@ class TaskConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not low <= value < high:
                 raise Error(f"TaskConfig.{name} is {value!r}: give a number from {low} to below {high}")
-
-
-@dataclass(frozen=True)
-class Example:
-    """Texts as ids: one; premise and hypothesis; two to compare; or context and answers. The label, if known."""
-
-    texts: Sequence[Sequence[int]]
-    label: int = IGNORE
-
-
-def sequences(task: str, texts: Sequence[Sequence[int]], vocab_size: int) -> list[list[int]]:
-    """What the model reads for one example.
-
-    >>> sequences("similarity", [[1, 2], [3]], vocab_size=100)
-    [[100, 1, 2, 101, 3, 102], [100, 3, 101, 1, 2, 102]]
-    """
-    start, delimiter, extract = range(vocab_size, vocab_size + N_WORDS)
-    wanted = TASKS[task]
-    if len(texts) != wanted if wanted else len(texts) < 3:
-        raise Error(f"{task}: an example has {len(texts)} texts: give {wanted or 'a context and two or more answers'}")
-    for text in texts:
-        if any(not 0 <= token < vocab_size for token in text):
-            raise Error(f"{task}: a text holds an id outside of 0 to {vocab_size - 1}: encode it with the model's own")
-    if task == "classification":
-        return [[start, *texts[0], extract]]
-    pairs = [(texts[0], answer) for answer in texts[1:]]
-    if task == "similarity":
-        pairs.append((texts[1], texts[0]))
-    return [[start, *a, delimiter, *b, extract] for a, b in pairs]
-
-
-@dataclass(frozen=True)
-class TaskBatch:
-    """tokens (B, N, T) int64; keep (B, N, T) bool, False at padding; labels (B,), IGNORE where unknown.
-
-    Where an example has fewer answers than another, a lone extract token stands for each that is not there.
-    """
-
-    tokens: Tensor
-    keep: Tensor
-    labels: Tensor
-
-    @property
-    def present(self) -> Tensor:
-        """(B, N) bool: which sequences are there."""
-        return self.keep.sum(-1) > 1
-
-    def to(self, device) -> "TaskBatch":
-        return TaskBatch(self.tokens.to(device), self.keep.to(device), self.labels.to(device))
-
-
-def collate(task: str, examples: Sequence[Example], vocab_size: int, side: str = "right") -> TaskBatch:
-    """Examples as one batch, padded on one `side` to the longest sequence.
-
-    >>> collate("classification", [Example([[1, 2]], 0), Example([[3]], 1)], vocab_size=100).tokens.tolist()
-    [[[100, 1, 2, 102]], [[100, 3, 102, 0]]]
-    """
-    if side not in ("left", "right") or not examples:
-        raise Error(f"collate: {len(examples)} examples, side {side!r}: give at least one, and 'left' or 'right'")
-    rows = [sequences(task, example.texts, vocab_size) for example in examples]
-    n, time = max(map(len, rows)), max(len(row) for found in rows for row in found)
-    tokens = torch.zeros(len(rows), n, time, dtype=torch.int64)
-    keep = torch.zeros(len(rows), n, time, dtype=torch.bool)
-    for b, found in enumerate(rows):
-        for i, row in enumerate(found + [[vocab_size + 2]] * (n - len(found))):
-            place = slice(0, len(row)) if side == "right" else slice(time - len(row), time)
-            tokens[b, i, place], keep[b, i, place] = torch.tensor(row), True
-    return TaskBatch(tokens, keep, torch.tensor([example.label for example in examples]))
 
 
 class Task(nn.Module):
@@ -162,34 +100,63 @@ class Task(nn.Module):
 
     def losses(self, batch: TaskBatch) -> tuple[Tensor, Tensor | None]:
         """L2, the mean over examples, and L1, the mean of `lm_mean`; None with lm_weight 0."""
+        task, *lm = (part / max(1, n) for part, n in zip(self.sums(batch), self.counts(batch), strict=True))
+        return task, lm[0] if lm else None
+
+    def sums(self, batch: TaskBatch) -> tuple[Tensor, ...]:
+        """L2 and, unless lm_weight is 0, L1, each before the division by its count."""
+        return self.judged(batch)[1]
+
+    def judged(self, batch: TaskBatch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits as of `forward`, and the sums, of one pass."""
         hidden = self.hidden(batch)
-        task = F.cross_entropy(self._logits(hidden, batch).float(), batch.labels, ignore_index=IGNORE)
+        logits = self._logits(hidden, batch)
+        task = F.cross_entropy(logits.float(), batch.labels, ignore_index=IGNORE, reduction="sum")
+        return logits, (task, *self._next(hidden, batch))
+
+    def _next(self, hidden: Tensor, batch: TaskBatch) -> tuple[Tensor, ...]:
+        """L1 as a sum, or nothing."""
         if not self.config.lm_weight:
-            return task, None
-        targets = next_tokens(*_flat(batch))
+            return ()
+        targets = self.targets(batch)
         if self.config.lm_mean == "token":
-            return task, cross_entropy(hidden, self.name_tokens, targets)
+            return (cross_entropy(hidden, self.name_tokens, targets, "sum"),)
         rows = [s for s in range(len(targets)) if (targets[s] != IGNORE).any()]
         means = [cross_entropy(hidden[s : s + 1], self.name_tokens, targets[s : s + 1]) for s in rows]
-        return task, torch.stack(means).mean()
+        return (torch.stack(means).sum() if means else hidden.sum() * 0.0,)
+
+    def counts(self, batch: TaskBatch) -> tuple[int, ...]:
+        """What the parts of the loss are means over: examples with a label; tokens with a target, or sequences."""
+        examples = int((batch.labels != IGNORE).sum())
+        if not self.config.lm_weight:
+            return (examples,)
+        asked = self.targets(batch) != IGNORE
+        return examples, int((asked if self.config.lm_mean == "token" else asked.any(1)).sum())
+
+    def targets(self, batch: TaskBatch) -> Tensor:
+        """Of L1, (S, T): IGNORE at virtual tokens and padding, and in examples without a label."""
+        last = self.gpt.config.vocab_size + N_WORDS - 1
+        known = (batch.labels != IGNORE).repeat_interleave(batch.tokens.shape[1])
+        return next_tokens(*batch.flat(), last).where(known[:, None], IGNORE)
 
     def hidden(self, batch: TaskBatch) -> Tensor:
         """What the heads read, (S, T, C)."""
-        tokens, keep = _flat(batch)
+        tokens, keep = batch.flat()
         return self.gpt.hidden(embeds=self.embed(tokens), keep=keep)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """(S, T) ids, the three words among them, -> (S, T, C)."""
+        """(S, T) ids, the three words and virtual tokens among them, -> (S, T, C)."""
         n_vocab = self.gpt.config.vocab_size
-        known = self.gpt.token_embedding(tokens.clamp(max=n_vocab - 1))
-        return torch.where((tokens < n_vocab)[..., None], known, self.words((tokens - n_vocab).clamp(min=0)))
+        word = (tokens >= n_vocab) & (tokens < n_vocab + N_WORDS)
+        known = self.gpt.token_embedding(torch.where(tokens < n_vocab, tokens, tokens - N_WORDS).masked_fill(word, 0))
+        return torch.where(word[..., None], self.words((tokens - n_vocab).clamp(0, N_WORDS - 1)), known)
 
     def name_tokens(self, hidden: Tensor) -> Tensor:
         """Logits of the next token, the three words included: (..., C) -> (..., V + 3)."""
         return torch.cat((self.gpt.head(hidden), F.linear(hidden, self.words.weight)), dim=-1)
 
     def _logits(self, hidden: Tensor, batch: TaskBatch) -> Tensor:
-        tokens, keep = _flat(batch)
+        tokens, keep = batch.flat()
         extract = (tokens == self.gpt.config.vocab_size + 2) & keep
         if (extract.sum(-1) != 1).any():
             raise Error("Task: a sequence has no extract token, or several: make batches with heads.collate")
@@ -198,17 +165,6 @@ class Task(nn.Module):
             scores = self.head(self.dropout(vectors))[..., 0]
             return scores.masked_fill(~batch.present, -torch.inf)
         return self.head(self.dropout(vectors.sum(1)))
-
-
-def _flat(batch: TaskBatch) -> tuple[Tensor, Tensor]:
-    return rearrange(batch.tokens, "b n t -> (b n) t"), rearrange(batch.keep, "b n t -> (b n) t")
-
-
-def next_tokens(tokens: Tensor, keep: Tensor) -> Tensor:
-    """The targets of L1, (S, T): the next token, IGNORE where that is padding or there is none."""
-    targets = torch.full_like(tokens, IGNORE)
-    targets[:, :-1] = tokens[:, 1:].where(keep[:, 1:] & keep[:, :-1], IGNORE)
-    return targets
 
 
 @torch.no_grad()
@@ -238,13 +194,25 @@ def save(task: Task, directory):
 
 def load(gpt: GPT, directory, **changes) -> Task:
     """The task of a directory on this GPT; `changes` replace fields such as lm_weight."""
-    config = stored.read_config(directory, "task", TaskConfig, name="task")
-    task = Task(gpt, replace(config, **changes))
+    task = Task(gpt, replace(stored.read_config(directory, "task", TaskConfig, name="task"), **changes))
+    _fill(task, directory)
+    return task.train(gpt.training)
+
+
+def refill(task: Task, directory):
+    """Put the words and head of a directory into a task, which must be that one."""
+    found = stored.read_config(directory, "task", TaskConfig, name="task")
+    for name in ("task", "classes", "names"):
+        if (ours := getattr(task.config, name)) != (theirs := getattr(found, name)):
+            raise Error(f"{directory}: {name} is {theirs!r:.80}, here it is {ours!r:.80}: other data, or another task")
+    _fill(task, directory)
+
+
+def _fill(task: Task, directory):
     found = stored.read_tensors(directory, {key: tensor.shape for key, tensor in _tensors(task).items()}, name="task")
     with torch.no_grad():
         for key, tensor in _tensors(task).items():
             tensor.copy_(found[key])
-    return task.train(gpt.training)
 
 
 def _tensors(task: Task) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from minigpt import linear
 
 IGNORE = -100  # the target of a token that is not to be predicted: padding, the prompt of an instruction
 CHUNK_BYTES = 4 << 20  # logits held at a time: what a CPU's cache holds
+CHUNK_ROWS = 256  # but at least so many rows: fewer starve the products, and the head's gradient is added up too often
 GPU_CHUNK_BYTES = 256 << 20  # a GPU wants large products; small ones would wait for their launches
 
 
@@ -63,9 +64,13 @@ def fast(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 def chunk_rows(n_vocab: int, itemsize: int, device: str = "cpu") -> int:
-    """At least 128 rows, or the matrix products starve."""
+    """Rows whose logits are made at a time.
+
+    >>> chunk_rows(4096, itemsize=4), chunk_rows(50257, itemsize=4)
+    (256, 256)
+    """
     room = GPU_CHUNK_BYTES if device == "cuda" else CHUNK_BYTES
-    return max(128, room // (n_vocab * itemsize))
+    return max(CHUNK_ROWS, room // (n_vocab * itemsize))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -11,13 +11,59 @@ from minigpt.errors import Error
 class Input:
     """Model, adapters and prompts."""
 
-    model: Path = field(metadata={"positional": True})  # a run or Hugging Face directory
+    model: Path = field(metadata={"positional": True})  # a run or Hugging Face directory, or an adapter's
     prompt: tuple[str, ...] = ()  # the beginning of a document; repeat the option for several
-    prompts: Path | None = None  # file of prompts: one a line, or .jsonl with the field "prompt"
+    prompts: Path | None = None  # file of prompts: one a line, or .jsonl with the field "prompt" (tasks: see below)
+    pair: tuple[str, ...] = ()  # MODEL has a head for two texts: the second, one for each prompt ("pair" in .jsonl)
+    choice: tuple[str, ...] = ()  # MODEL has a head that chooses: a possible answer; repeat it ("choices" in .jsonl)
     interactive: bool = False  # read prompts from standard input, a line each
     eot: bool = True  # put the end-of-text token before each prompt, as in training
-    adapter: tuple[str, ...] = ()  # LoRA adapter: one for all prompts, or one for each; "base" for none
-    merge: bool = False  # put the adapter into the weights first: the speed of the base
+    adapter: tuple[str, ...] = ()  # of any kind, one for all prompts, or one for each; "base" for none
+    base: Path | None = None  # the model an adapter belongs to, where it is not in the place that MODEL names
+    merge: bool = False  # put the LoRA adapter into the weights first: the speed of the base
+
+    def read(self) -> list[str]:
+        """All prompts; none where they come from standard input, and the empty one where nothing is given."""
+        prompts = list(self.prompt)
+        if self.prompts:
+            from minigpt.generation.writer import read_prompts
+
+            prompts += read_prompts(self.prompts)
+        if self.interactive and prompts:
+            raise Error("--interactive reads its prompts from standard input: leave out --prompt and --prompts")
+        if len(self.adapter) > 1 and len(self.adapter) != max(1, len(prompts)):
+            raise Error(f"{len(self.adapter)} adapters for {len(prompts)} prompts: give one for all, or one for each")
+        if self.merge and (len(set(self.adapter)) > 1 or "base" in self.adapter):
+            raise Error("--merge puts one adapter into the weights: give --adapter once")
+        return prompts if prompts or self.interactive else [""]
+
+
+@dataclass(frozen=True)
+class Talking:
+    """Conversation: each line is answered, and remembered (docs/chat.md)."""
+
+    chat: bool = False  # talk on standard input; an empty line begins anew, Ctrl-D ends
+    system: str = ""  # what the model is told before all else, and never forgets
+    history: int | None = None  # utterances of both sides that it sees at most; else what the context has room for
+
+    def __post_init__(self):
+        at_least_1(self, "history")
+        if not self.chat and (self.system or self.history):
+            raise Error("--system and --history are of a conversation: give --chat")
+
+    def check(self, source: Input, choosing, steering, beams, drafting, output):
+        """`Error` for what a conversation cannot have, of all that can be chosen."""
+        others = {"--prompt": bool(source.prompt), "--prompts": bool(source.prompts), "--no-eot": not source.eot}
+        others |= {"--interactive": source.interactive, "--num-samples": choosing.num_samples > 1}
+        others |= {
+            "--best-of": choosing.best_of is not None,
+            "--slide": steering.slide,
+            "--draft": bool(drafting.draft),
+        }
+        others |= {"--num-return": beams.num_return > 1, "--show-beams": beams.show_beams}
+        others |= {"--beams-html": bool(beams.beams_html), "--score": output.score}
+        for name in (name for name, given in others.items() if given and self.chat):
+            raise Error(f"--chat answers each line of standard input once: leave out --chat or {name}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Shapes: N rows (B T flattened, 1 to 8 when decoding), I in, O out.
 
 A product of few rows is as quick as its weights are read. Neither PyTorch's `F.linear` nor oneDNN on an ordinary
 matrix gets near the speed of the memory; oneDNN on a matrix laid out in its own blocks does. One pass over the
-weights of GPT-2 124M, tokens/s, the quickest of several runs on 2 shared cores of Zen 5 (`bench/few_rows.py`):
+weights of GPT-2 124M, tokens/s, the quickest of several runs on 2 shared cores of Zen 5 (`bench few_rows`):
 
     rows                  1     4     8    16
     F.linear             33    85   200   305

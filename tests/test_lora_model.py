@@ -128,13 +128,13 @@ def test_train_tunes_merges_verifies_and_samples(base):
     done = tune(
         base, "tuned", "--steps", 6, "--lora-targets", "q_proj", "--lora-targets", "down_proj", "--eval-every", 2
     )
-    assert "2 layers" in done.stdout and "of them learn" in done.stdout
+    assert "method      lora: trains 224 of 8,832" in done.stdout and "of them learn" in done.stdout
     tuned = base / "tuned"
     assert {f.name for f in tuned.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors", "report.html"}
     assert not (tuned / "model.safetensors").exists()
     lines = (base / "tuned" / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    assert records[0]["kind"] == "train"
+    assert [record["kind"] for record in records[:2]] == ["method", "train"]
     validated = [record["loss"] for record in records if record["kind"] == "eval"]
     assert len(set(validated)) == len(validated) >= 3  # each sees the adapter as it is then
     merged = base / "merged"
@@ -165,7 +165,7 @@ def test_a_tuned_run_resumes_bit_for_bit(base):
     "name, words, message",
     [
         ("train.py", ["--method", "lora"], "name it with --init"),
-        ("train.py", ["--method", "qlora"], "give full or lora"),
+        ("train.py", ["--method", "qlora"], "name it with --init"),
         ("train.py", ["--method", "lora", "--init", "BASE", "--lora-r", "0"], "a rank is 0"),
         ("train.py", ["--method", "lora", "--init", "BASE", "--lora-targets", "q_porj", "--out", "OUT"], "'q_proj'"),
         ("sample.py", ["BASE", "--adapter", "BASE"], "adapter_config.json: not found"),

@@ -447,7 +447,7 @@ class TestFiles:
         ids = tokens()
         lora.load(empty, tmp_path)
         assert torch.equal(empty(ids), model(ids))
-        with pytest.raises(lora.Error, match="trained on other weights"):
+        with pytest.raises(lora.Error, match="trained beside weights in four bits"):
             lora.load(whole, tmp_path)
         unpacked = copy.deepcopy(empty)
         lora.detach(unpacked)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,12 +81,12 @@ def test_penalties_are_part_of_the_loss(name):
         matrices, _ = split(m)
         return 0.01 * sum(w.abs().sum() for w in matrices) + 0.03 / 2 * sum(w.square().sum() for w in matrices)
 
-    config = OptimizerConfig(optimizer=name, weight_decay=0.0, momentum=0.9)
+    config = OptimizerConfig(optimizer=name, weight_decay=0.0, momentum=0.9, embed_lr=1.0)
     reference = make_optimizer(twin, config)
     for group in reference.param_groups:
         group["lr"] = 1e-2
     twenty_steps(twin, reference, penalty)
-    our_twenty_steps(model, OptimizerConfig(optimizer=name, weight_decay=0.0, momentum=0.9, l1=0.01, l2=0.03), 1e-2)
+    our_twenty_steps(model, replace(config, l1=0.01, l2=0.03), 1e-2)
     assert_equal(model, twin, 1e-9)
 
 
@@ -241,6 +242,19 @@ def test_auto_is_muon_for_a_new_model_and_adamw_for_one_that_has_learned():
     auto = OptimizerConfig(weight_decay=0.2)
     assert [auto.decided(new).optimizer for new in (True, False)] == ["muon", "adamw"]
     assert auto.decided(True).weight_decay == 0.2 and OptimizerConfig(optimizer="sgd").decided(True).optimizer == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "new", "given", "factor"),
+    [("auto", True, None, 3.0), ("muon", True, None, 3.0), ("auto", True, 1.5, 1.5), ("auto", False, None, 1.0),
+     ("muon", False, None, 1.0), ("adamw", True, None, 1.0), ("sgd", True, None, 1.0), ("adamw", False, 2.0, 2.0)],
+)  # fmt: skip
+def test_embeddings_of_a_new_model_learn_faster_beside_muon_only(optimizer, new, given, factor):
+    decided = OptimizerConfig(optimizer=optimizer, embed_lr=given).decided(new)
+    assert decided.embed_lr == factor and decided.decided(True) == decided
+    given = OptimizerConfig(optimizer=optimizer, embed_lr=given) if new else decided  # undecided is for a new model
+    scales = {group["name"]: group["lr_scale"] for group in make_optimizer(tiny(), given).param_groups}
+    assert scales == {"embeddings": factor, "matrices": 1.0, "vectors": 1.0}
 
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])

@@ -91,11 +91,22 @@ def adapted(**options):
     return model
 
 
+def quantized():
+    """QLoRA: matrices in four bits, which are buffers and not parameters; adapters beside them learn."""
+    model = tiny(dropout=0.1, d_model=64, **LLAMA).double()
+    lora.quantize(model)
+    lora.attach(model, lora.Config(r=2, alpha=4, targets="all-linear", dropout=0.1))
+    for parameter in lora.parameters(model):
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
 MODELS = {
     "gpt2": lambda: tiny(dropout=0.1).double(),
     "llama": lambda: tiny(dropout=0.1, **LLAMA).double(),
     "lora": adapted,
     "dora": lambda: adapted(dora=True),
+    "qlora": quantized,
     "tied": lambda: adapted(targets=["q_proj", "head"], dropout=0.0),
     "muon": lambda: tiny(dropout=0.1, **LLAMA).double(),
 }
@@ -124,6 +135,9 @@ def farthest(model, ranks, wanted) -> float:
 def same_as_alone(kind: str, ranks) -> dict:
     model = MODELS[kind]()
     twin, untouched = copy.deepcopy(model), copy.deepcopy(model)
+    if not ranks.main:
+        for number in (*model.parameters(), *model.buffers()):
+            torch.nn.init.zeros_(number)  # all begin as the main process does
     ranks.prepare(model)
     config = MUON if kind == "muon" else ADAMW
     (ours, _), (theirs, _) = steps(model, ranks, config=config), steps(twin, ALONE, config=config)

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 
+import adapterhub_vectors
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from minigpt import Error
+from minigpt import Error, hub
 from minigpt.generation import beam_search, generate
 from minigpt.loss import cross_entropy
 from minigpt.tuning import adapter
@@ -199,7 +200,7 @@ def test_saved_and_loaded(tmp_path):
     gpt, config, x = model(std=0.2), AdapterConfig(bottleneck=5, activation="silu", after=("mlp",), norm=True), tokens()
     base = copy.deepcopy(gpt)
     adapter.save(attached(gpt, config, "a"), tmp_path, "a")
-    report = adapter.load(base, tmp_path, "b")
+    report = adapter.load(base, tmp_path, "b", trainable=True)
     assert torch.equal(base(x), gpt(x)) and report.parameters == 2 * (2 * 32 * 5 + 5 + 32 + 64)
     assert report.stored == sum(t.nbytes for t in load_file(tmp_path / "adapter_model.safetensors").values())
     with pytest.raises(Error, match="detach the adapters"):
@@ -259,3 +260,28 @@ def test_wrong_use_is_an_error_that_says_what_is_right():
     }.items():
         with pytest.raises(Error, match=message):
             wrong()
+
+
+@pytest.mark.parametrize("activation", adapterhub_vectors.ACTIVATIONS)
+def test_logits_are_those_of_adapterhub(activation):
+    """Stored by adapterhub_vectors.py; both sides draw every weight from its name."""
+    vectors = adapterhub_vectors
+    gpt = model("gpt2")
+    report = adapter.attach(gpt, AdapterConfig(bottleneck=vectors.BOTTLENECK, activation=activation))
+    places = {entry.ours: entry for entry in hub.layout(gpt.config)}
+    with torch.no_grad():
+        for ours, entry in places.items():
+            name = entry.name.replace("lm_head", "transformer.wte")
+            shape = sum(len(gpt.get_parameter(each)) for each in ours), *gpt.get_parameter(ours[0]).shape[1:]
+            whole = vectors.draw(name, shape[::-1] if entry.transposed else shape)
+            parts = (whole.T if entry.transposed else whole).split([len(gpt.get_parameter(each)) for each in ours])
+            for each, part in zip(ours, parts, strict=True):
+                gpt.get_parameter(each).copy_(part)
+        for key, tensor in adapter._tensors(gpt, "default").items():
+            _, block, place, part, leaf = key.split(".")
+            name = f"transformer.h.{block}.{vectors.PLACES[place]}.{vectors.PARTS[part]}.{leaf}"
+            tensor.copy_(vectors.draw(name, tuple(tensor.shape)))
+    found = json.loads(vectors.FILE.read_text())[activation]
+    assert report.parameters == found["count"]
+    logits = gpt(torch.tensor(vectors.TOKENS))[:, 3::4]
+    torch.testing.assert_close(logits, torch.tensor(found["logits"]), atol=1e-5, rtol=1e-6)

@@ -10,12 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, DynamicCache
 
 import lora
-from minigpt import Error, presets
+from minigpt import GPT, Error, presets
 from minigpt.cache import Cache
 from minigpt.generation import beam_search, compiled, generate, score, speculate, stream
 from minigpt.generation.reader import Memory
 from minigpt.loss import IGNORE, cross_entropy
-from minigpt.model import count_parameters
 from minigpt.training import checkpointing
 from minigpt.training.optimizer import make_groups, make_optimizer
 from minigpt.training.options import OptimizerConfig
@@ -93,7 +92,7 @@ def test_counts():
     small, medium = presets.gpt2("small"), presets.gpt2("medium")
     with torch.device("meta"):
         reports = [
-            prefix.Prefix(PrefixConfig(length=length, hidden=hidden), config).report(count_parameters(config))
+            prefix.attach(GPT(config), PrefixConfig(length=length, hidden=hidden))
             for config, length, hidden in ((small, 10, None), (medium, 5, None), (medium, 5, 512))
         ]
     d, m, L, P = 1024, 512, 24, 5
@@ -278,7 +277,7 @@ def test_files_go_both_ways(hidden, tmp_path):
     assert list(load_file(tmp_path / "ours/adapter_model.safetensors")) == ["prompt_embeddings"]
     prefix.detach(model)
     for name in ("ours", "theirs"):
-        report = prefix.load(model, tmp_path / name, name)
+        report = prefix.load(model, tmp_path / name, name, trainable=True)
         assert report.parameters == 4 * 2 * 2 * 16
         torch.testing.assert_close(model(tokens), expected, atol=1e-6, rtol=0)
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
@@ -371,17 +370,17 @@ def test_attach_freezes_the_base_and_detach_leaves_no_trace():
     assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in after)
     assert [name for name, _ in model.named_modules()] == modules and "hidden" not in vars(model)
     assert [w.requires_grad for w in model.parameters()] == learning
+    prefix.detach(model)  # of nothing there is nothing to take
     with pytest.raises(Error, match="none is attached"):
-        prefix.detach(model)
+        prefix.detach(model, "a")
 
 
 def test_beside_lora_it_is_pefts_lora_with_the_same_past(tmp_path):
     model, tokens = tuned(), helpers.tokens(2, 9)
     lora.attach(model, lora.Config(r=2, alpha=4, targets=["q_proj", "v_proj"]))
     learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert any("lora" in name or name.endswith((".A", ".B")) for name in learning)
     made = model.prefixes.held["default"]
-    made.requires_grad_(True)
+    assert made.table.requires_grad and sum(name.endswith((".A", ".B")) for name in learning) == len(learning) - 1
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name in learning:

@@ -3,7 +3,7 @@
 B rows, T context, N tokens.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -26,8 +26,51 @@ class Batch:
         values = (getattr(self, field.name) for field in fields(self))
         return Batch(*(v.to(device) if isinstance(v, torch.Tensor) else v for v in values))
 
+    def blank(self) -> "Batch":
+        """The batch without a target."""
+        return replace(self, targets=torch.full_like(self.targets, IGNORE), n_targets=0)
 
-class Batches:
+
+class Order:
+    """`windows` rows dealt out in batches: epoch e takes them in an order drawn from (seed, e) alone.
+
+    >>> order = Order(windows=5, batch_size=2, seed=0, shuffle=False)
+    >>> len(order), [order.rows(i).tolist() for i in range(4)]
+    (3, [[0, 1], [2, 3], [4], [0, 1]])
+    """
+
+    def __init__(self, windows: int, batch_size: int, seed: int, shuffle: bool = True):
+        if batch_size < 1 or seed < 0:
+            raise Error(f"batch_size {batch_size} must be at least 1, seed {seed} at least 0")
+        self.windows, self.batch_size, self.seed, self.shuffle = windows, batch_size, seed, shuffle
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return (self.windows + self.batch_size - 1) // self.batch_size
+
+    def rows(self, i: int) -> np.ndarray:
+        """Which windows are the rows of batch i, int64 (rows,)."""
+        if i < 0:
+            raise IndexError(f"batch {i}: batches count from 0")
+        epoch, place = divmod(i, len(self))
+        return self.order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def __iter__(self):
+        raise TypeError("batches have no end: index them, range(len(batches)) is one epoch")
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The windows of an epoch in the order they are read, int64 (windows,)."""
+        if not self.shuffle:
+            return np.arange(self.windows)
+        if self._order is None or self._order[0] != epoch:
+            # Sorting raw bits: numpy keeps those the same for ever, but not what Generator.permutation makes of them.
+            bits = np.random.PCG64([self.seed, epoch]).random_raw(self.windows)
+            self._order = epoch, np.argsort(bits, kind="stable")
+        return self._order[1]
+
+
+class Batches(Order):
     """The batches of a training run, by global number: `batches[i]` for any i >= 0.
 
     Window w reads tokens wT .. wT + T - 1 and is asked for tokens wT + 1 .. wT + T, so ceil((N - 1) / T) windows hold
@@ -58,18 +101,12 @@ class Batches:
             raise Error(f"tokens are {tokens.dtype} of shape {tokens.shape}, expected integers in one dimension")
         if len(tokens) < 2:
             raise Error(f"{len(tokens)} tokens hold no target, expected at least 2: add text, or a validation share")
-        if context < 1 or batch_size < 1 or seed < 0:
-            raise Error(f"context {context} and batch_size {batch_size} must be at least 1, seed {seed} at least 0")
+        if context < 1:
+            raise Error(f"context {context} must be at least 1")
         if document_mask and eot is None:
             raise Error("document_mask needs eot, the id that separates documents")
-        self.tokens, self.context, self.batch_size, self.seed = tokens, context, batch_size, seed
-        self.eot, self.document_mask, self.shuffle = eot, document_mask, shuffle
-        self.windows = -(-(len(tokens) - 1) // context)
-        self._order: tuple[int, np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        """Batches in one epoch."""
-        return (self.windows + self.batch_size - 1) // self.batch_size
+        super().__init__(-(-(len(tokens) - 1) // context), batch_size, seed, shuffle)
+        self.tokens, self.context, self.eot, self.document_mask = tokens, context, eot, document_mask
 
     def __getitem__(self, i: int) -> Batch:
         windows = self.rows(i)
@@ -82,25 +119,16 @@ class Batches:
         n_targets = int((targets != IGNORE).sum())
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), positions, documents, n_targets)
 
-    def rows(self, i: int) -> np.ndarray:
-        """Which windows of the tokens are the rows of batch i, int64 (rows,)."""
-        if i < 0:
-            raise IndexError(f"batch {i}: batches count from 0")
-        epoch, place = divmod(i, len(self))
-        return self.order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-
-    def __iter__(self):
-        raise TypeError("batches have no end: index them, range(len(batches)) is one epoch")
-
-    def order(self, epoch: int) -> np.ndarray:
-        """The windows of an epoch in the order they are read, int64 (windows,)."""
-        if not self.shuffle:
-            return np.arange(self.windows)
-        if self._order is None or self._order[0] != epoch:
-            # Sorting raw bits: numpy keeps those the same for ever, but not what Generator.permutation makes of them.
-            bits = np.random.PCG64([self.seed, epoch]).random_raw(self.windows)
-            self._order = epoch, np.argsort(bits, kind="stable")
-        return self._order[1]
+    def describe(self, window: int) -> str:
+        """Where a window stands in the text: its tokens and documents, counted from 0."""
+        start = window * self.context
+        end = min(start + self.context, len(self.tokens) - 1)
+        place = f"tokens {start} to {end}"
+        if self.eot is None:
+            return place
+        before = int((self.tokens[: start + 1] == self.eot).sum())
+        inside = int((self.tokens[start + 1 : end + 1] == self.eot).sum())
+        return f"{place}, documents {max(0, before - 1)} to {max(0, before + inside - 1)}"
 
     def _borders(self, tokens: np.ndarray, targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         padding = targets == IGNORE

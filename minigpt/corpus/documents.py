@@ -5,46 +5,15 @@ A line that cannot be used is reported by file and line, never by content: these
 
 import csv
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from minigpt.corpus.usable import SURROGATE, Bad, Document, Unusable, usable
 from minigpt.errors import Error, nearest
 
 _BOM = b"\xef\xbb\xbf"  # Windows programs begin UTF-8 files with it
 _NOT_UTF8 = "not UTF-8 (save it as UTF-8)"
-_SURROGATE = "not valid Unicode (a lone surrogate)"
 _LARGEST_CELL = 2**26  # bytes; an unclosed quote would otherwise read the whole rest of a .csv as one note
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text and where it came from; `line` is the line or row, from 1, and 0 for a whole file."""
-
-    text: str
-    file: Path
-    line: int = 0
-
-
-class Bad:
-    """Lines that could not be used: `counts` by reason, and the `first` five as "file:line: reason".
-
-    >>> bad = Bad(); bad.add("notes.jsonl:7", "empty"); bad.total, bad.first, dict(bad.counts)
-    (1, ['notes.jsonl:7: empty'], {'empty': 1})
-    """
-
-    def __init__(self):
-        self.counts, self.first = Counter(), []
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts.values())
-
-    def add(self, place: str, reason: str) -> None:
-        self.counts[reason] += 1
-        if len(self.first) < 5:
-            self.first.append(f"{place}: {reason}")
 
 
 class Documents:
@@ -63,6 +32,7 @@ class Documents:
     def __init__(self, source: str | Path, field: str | None = None, on_bad: str = "skip", where: tuple[str, ...] = ()):
         self.source, self.field, self.on_bad = Path(source), field, on_bad
         self.where = [_condition(text) for text in where]
+        self.needed = [(field,), *((name,) for name, _, _ in self.where)]  # of each, some line has one
         if on_bad not in ("skip", "refuse"):
             raise Error(f"on_bad is {on_bad!r}, expected 'skip' or 'refuse'")
         self.files, self._read = _kind(self.source)
@@ -76,14 +46,21 @@ class Documents:
         for file, line, text in self._read(self):
             if text is _UNWANTED:
                 continue
-            reason = text.reason if isinstance(text, _Unusable) else _why_unusable(text)
-            if reason is None:
-                yield Document(text, file, line)
-                continue
-            place = f"{file}:{line}" if line else str(file)
-            if self.on_bad == "refuse":
-                raise Error(f"{place}: {reason}: mend it, or leave such lines out with on_bad 'skip'")
-            self.bad.add(place, reason)
+            document = Document(text, file, line)
+            if isinstance(text, Unusable):
+                self.leave_out(document, text.reason)
+            else:
+                yield document
+
+    def take(self, record: dict) -> "str | Unusable":
+        """What of a record is the document; readers of other records answer otherwise."""
+        return usable(record[self.field]) if self.field in record else Unusable(f"no field {self.field!r}")
+
+    def leave_out(self, document: Document, reason: str) -> None:
+        """Count it as bad; with on_bad="refuse", an Error."""
+        if self.on_bad == "refuse":
+            raise Error(f"{document.place}: {reason}: mend it, or leave such lines out with on_bad 'skip'")
+        self.bad.add(document.place, reason)
 
     def wants(self, record: dict) -> bool:
         """Whether a record's fields are as `where` says; a number is compared as it is printed."""
@@ -98,25 +75,7 @@ def _condition(text: str) -> tuple[str, bool, str]:
     return name.removesuffix("!"), not name.endswith("!"), value
 
 
-@dataclass(frozen=True)
-class _Unusable:
-    reason: str
-
-
-_UNWANTED = _Unusable("left out by where")
-
-
-def _why_unusable(text: object) -> str | None:
-    if not isinstance(text, str):
-        return f"the text is {type(text).__name__}, expected a string"
-    if not text.strip():
-        return "empty"
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            return _SURROGATE
-    return None
+_UNWANTED = Unusable("left out by where")
 
 
 def _kind(source: Path):
@@ -141,14 +100,14 @@ def _read_texts(documents: Documents) -> Iterator[tuple]:
         with _open(file) as handle:
             data = handle.read()
         documents.position += len(data)
-        yield file, 0, _decoded(data)
+        yield file, 0, usable(text) if isinstance(text := _decoded(data), str) else text
 
 
-def _decoded(data: bytes) -> "str | _Unusable":
+def _decoded(data: bytes) -> "str | Unusable":
     try:
         return data.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError:
-        return _Unusable(_NOT_UTF8)
+        return Unusable(_NOT_UTF8)
 
 
 def _read_jsonl(documents: Documents) -> Iterator[tuple]:
@@ -166,18 +125,18 @@ def _read_jsonl(documents: Documents) -> Iterator[tuple]:
 
 def _json_text(line: bytes, documents: Documents, fields: "_Fields") -> object:
     text = _decoded(line)
-    if isinstance(text, _Unusable):
+    if isinstance(text, Unusable):
         return text
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        return _Unusable("not valid JSON")
+        return Unusable("not valid JSON")
     if not isinstance(record, dict):
-        return _Unusable("not a JSON object")
+        return Unusable("not a JSON object")
     fields.saw(record)
     if not documents.wants(record):
         return _UNWANTED
-    return record[documents.field] if documents.field in record else _Unusable(f"no field {documents.field!r}")
+    return documents.take(record)
 
 
 def _read_csv(documents: Documents) -> Iterator[tuple]:
@@ -186,23 +145,25 @@ def _read_csv(documents: Documents) -> Iterator[tuple]:
     with _open(file) as raw:
         # surrogateescape: a byte that is no UTF-8 makes one bad cell instead of ending the pass.
         rows = csv.reader(_counted_lines(raw, documents))
-        column = None
+        header, fields = None, _Fields(documents)
         while True:
             try:
                 row = next(rows)
             except StopIteration:
                 break
             except csv.Error:
-                yield file, rows.line_num, _Unusable("not valid CSV")
+                yield file, rows.line_num, Unusable("not valid CSV")
                 continue
-            if column is None:
-                column, header = _Fields(documents).column(row), row
+            if header is None:
+                header = row
+                fields.saw(header)
+                fields.check_exists()
                 continue
-            if not row or not documents.wants(dict(zip(header, row, strict=False))):
-                continue
-            cell = row[column] if column < len(row) else _Unusable(f"no field {documents.field!r}")
-            yield file, rows.line_num, _Unusable(_NOT_UTF8) if _why_unusable(cell) == _SURROGATE else cell
-    if column is None:
+            record = dict(reversed(list(zip(header, row, strict=False))))  # of two columns of a name the first
+            if row and documents.wants(record):
+                text = documents.take(record)
+                yield file, rows.line_num, Unusable(_NOT_UTF8) if text == Unusable(SURROGATE) else text
+    if header is None:
         raise Error(f"{file}: is empty, expected a header line and rows")
 
 
@@ -228,20 +189,23 @@ def _read_parquet(documents: Documents) -> Iterator[tuple]:
         raise Error(f"{file}: reading .parquet needs pyarrow: pip install 'minigpt[parquet]', or use .jsonl") from None
     try:
         table = pq.ParquetFile(file)
-        _Fields(documents).column(table.schema_arrow.names)
+        fields = _Fields(documents)
+        fields.saw(table.schema_arrow.names)
+        fields.check_exists()
         kind = table.schema_arrow.field(documents.field).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise Error(f"{file}: field {documents.field!r} is of type {kind}, expected string")
         row, step = 0, documents.size / max(table.metadata.num_rows, 1)
-        conditions = [name for name, _, _ in documents.where]
-        for batch in table.iter_batches(batch_size=256, columns=[documents.field, *conditions]):
+        others = list(dict.fromkeys(name for alike in documents.needed for name in alike if name != documents.field))
+        for batch in table.iter_batches(batch_size=256, columns=[documents.field, *others]):
             # As bytes: pyarrow does not check that its strings are UTF-8.
             texts = batch.column(documents.field).cast(pa.large_binary()).to_pylist()
-            for data, record in zip(texts, batch.select(conditions).to_pylist(), strict=True):
+            for data, record in zip(texts, batch.select(others).to_pylist(), strict=True):
                 row += 1
                 documents.position = int(row * step)
+                record[documents.field] = text = data if data is None else _decoded(data)
                 if documents.wants(record):
-                    yield file, row, data if data is None else _decoded(data)
+                    yield file, row, text if isinstance(text, Unusable) else documents.take(record)
     except (pa.ArrowException, OSError) as problem:
         raise Error(f"{file}: cannot read it as parquet: {str(problem).splitlines()[0]}") from None
 
@@ -251,22 +215,17 @@ class _Fields:
 
     def __init__(self, documents: Documents):
         self.file, self.field, self.names = documents.files[0], documents.field, {}
-        self.needed = [self.field, *(name for name, _, _ in documents.where)]
+        self.needed = documents.needed
 
     def saw(self, names: Iterable[str]) -> None:
-        if len(self.names) < 100 or any(name in names for name in self.needed):
+        if len(self.names) < 100 or any(name in names for alike in self.needed for name in alike):
             self.names.update(dict.fromkeys(names))
         if self.field is None:
             raise Error(f"{self.file}: which field holds the text? Name it with field; found: {self._listed()}")
 
-    def column(self, names: list[str]) -> int:
-        self.saw(names)
-        self.check_exists()
-        return names.index(self.field)
-
     def check_exists(self) -> None:
-        for name in self.needed if self.names else ():
-            if name not in self.names:
+        for name, *others in self.needed if self.names else ():
+            if not any(each in self.names for each in (name, *others)):
                 hint = nearest(name, map(str, self.names))
                 hint = f"; {hint}" if hint.startswith("did") else ""
                 raise Error(f"{self.file}: no line has the field {name!r}; found: {self._listed()}{hint}")

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from minigpt.corpus.documents import Document, Documents
+from minigpt.corpus.documents import Documents
+from minigpt.corpus.usable import Document
 from minigpt.errors import Error
 
 
@@ -22,9 +23,9 @@ def plan_split(documents: Documents, validation: float, progress: bool) -> Plan:
     """One pass that finds the limit which leaves neither side empty; Error when there is no usable document."""
     limit = int(validation * 2**64)
     total, train_bytes, size, lowest, highest, seen = 0, 0, 0, 2**64, -1, set()
-    for document in _shown(documents, "reading", progress):
+    for document in shown(documents, "reading", progress):
         total += 1
-        digest, key = _hash(document.text)
+        digest, key = hash_of(document.text)
         if digest in seen:
             continue
         seen.add(digest)
@@ -38,11 +39,17 @@ def plan_split(documents: Documents, validation: float, progress: bool) -> Plan:
     if count == 1 and validation > 0:
         return Plan(0, validation, int(size * (1 - validation)), total - 1)
     if validation > 0:
-        limit = min(max(limit, lowest + 1), highest)
+        limit = settle(limit, lowest, highest)
     return Plan(limit, None, train_bytes, total - count)
 
 
-def _hash(text: str) -> tuple[bytes, int]:
+def settle(limit: int, lowest: int, highest: int) -> int:
+    """The limit nearest to this one that leaves neither side empty."""
+    return min(max(limit, lowest + 1), highest)
+
+
+def hash_of(text: str) -> tuple[bytes, int]:
+    """What tells texts apart, and the number from 0 up to 2^64 that says where a text goes."""
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return digest, int.from_bytes(digest[:8], "big")
 
@@ -50,8 +57,8 @@ def _hash(text: str) -> tuple[bytes, int]:
 def unique(documents: Documents, plan: Plan, title: str, progress: bool) -> Iterator[tuple[str, str]]:
     """(split, text) of every document once, a single document cut in two."""
     seen = set()
-    for document in _shown(documents, title, progress):
-        digest, key = _hash(document.text)
+    for document in shown(documents, title, progress):
+        digest, key = hash_of(document.text)
         if digest in seen:
             continue
         seen.add(digest)
@@ -67,7 +74,8 @@ def unique(documents: Documents, plan: Plan, title: str, progress: bool) -> Iter
         yield "val", text[middle:]
 
 
-def _shown(documents: Documents, title: str, progress: bool) -> Iterator[Document]:
+def shown(documents: Documents, title: str, progress: bool) -> Iterator[Document]:
+    """The documents, under a bar of progress on a terminal."""
     from tqdm import tqdm
 
     # None: a bar on a terminal only.

@@ -5,7 +5,7 @@ Shapes: B prompts, K beams of each, V vocabulary.
 The search itself is search.py. Here the model is read for all prompts at once; they know nothing of each other.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from minigpt.errors import Error
 from minigpt.generation.checks import check_prompt, context_of, end_tokens, make_sampler
 from minigpt.generation.compiled import kind_of_reader
 from minigpt.generation.constraints import Banks
+from minigpt.generation.reader import Memory
 from minigpt.generation.sampling import Sampler
 from minigpt.generation.search import Beam, Group, Rules, Running
 from minigpt.generation.tree import Trace
@@ -35,6 +36,7 @@ def beam_search(
     use_cache: bool = True,
     compile: bool = False,
     traces: list[Trace] | None = None,
+    memory: Memory | None = None,
     **processing,
 ) -> list[list[Beam]]:
     """The best texts of each prompt, best first: all K, or `num_return_sequences` of them.
@@ -48,7 +50,7 @@ def beam_search(
     `processing` are the fields of `Sampler` that change scores: repetition_penalty, no_repeat_ngram, banned,
     min_new_tokens, extra, ...; here they are given log-probabilities, and nothing is normalised again.
     `traces` is filled with the tree of each search (see tree.py). `use_cache=False`: slowly, the same beams.
-    `compile=True`: as for `generate`.
+    `compile=True`: as for `generate`. `memory`: as for `stream`, of one prompt.
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
@@ -62,8 +64,10 @@ def beam_search(
         raise Error(f"num_return_sequences is {wanted!r}: give a whole number from 1 to the {num_beams} beams")
     sampler = make_sampler(ends=rules.ends, max_new_tokens=max_new_tokens, **processing)
     searches = [_search(model, prompt, i, rules, sampler, max_new_tokens) for i, prompt in enumerate(prompts)]
+    if memory and len(searches) > 1:
+        raise Error(f"a memory is of one prompt that goes on, found {len(searches)}: give them one at a time")
     if searches:
-        _run(model, searches, kind_of_reader(use_cache, compile))
+        _run(model, searches, memory.with_room if memory else kind_of_reader(use_cache, compile))
     if traces is not None:
         traces += [search.trace for search in searches]
     return [search.best()[:wanted] for search in searches]
@@ -113,7 +117,7 @@ class Search:
         return found
 
 
-def _run(model: GPT, searches: list[Search], reader: type):
+def _run(model: GPT, searches: list[Search], reader: Callable):
     """Read the model for all searches at once; one that is done leaves the batch."""
     places, beams = [search.place for search in searches], searches[0].rules.num_beams
     reader = reader(model, places, beams * max(search.limit for search in searches))

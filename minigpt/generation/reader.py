@@ -96,9 +96,10 @@ class Reader:
 class Memory(Reader):
     """A reader for one text that goes on over several calls, as a conversation does: each token is read once.
 
-    Give it to `stream` again and again. What a new prompt shares with what was read, from its beginning, is not read
-    anew; where they part, the rest is forgotten, or all of it, if a banded layer no longer has what came before.
-    A change of the weights or adapters asks for a new Memory.
+    Give it to `stream`, or to `beam_search`, again and again. What a new prompt shares with what was read, from its
+    beginning, is not read anew; where they part, the rest is forgotten, or all of it, if a banded layer no longer has
+    what came before. Of a beam search the prompt is known afterwards, and none of the beams. `fresh` tokens of the last
+    prompt were read. A change of the weights or adapters asks for a new Memory.
 
     >>> from minigpt import GPT, GPTConfig
     >>> from minigpt.generation import stream
@@ -114,26 +115,34 @@ class Memory(Reader):
         weight = next(model.parameters())
         room = sys.maxsize if model.config.endless else None
         self.cache = Cache(model.config, 1, room, dtype=weight.dtype, device=weight.device)
-        self.text, self.prompt = [], 0
+        self.text, self.prompt, self.fresh = [], 0, 0
+
+    def with_room(self, model: GPT, places: list[int], room: int) -> "Memory":
+        """The same, for a search whose beams will write so many tokens after the next prompt."""
+        self.room = room
+        return self
 
     def start(self, prompts: list[list[int]]) -> Tensor:
         (text,) = prompts
-        known = 0
-        while (
-            known < min(len(self.text), len(text) - 1) and self.text[known] == text[known]
-        ):  # the last one is always read
+        self.cache.sees = None  # of a search before; its beams are not in `text`, and so forgotten below
+        known, most = 0, min(len(self.text), len(text) - 1)  # the last one is always read
+        while known < most and self.text[known] == text[known]:
             known += 1
         self.cache.back(known)
         known = self.cache.read
         self.text = text[:known]  # should reading fail, what was read stays true
+        capacity = self.cache.prefix + len(text) + self.room
+        if capacity > self.cache.capacity:
+            self.cache.resize(capacity)
         new = torch.tensor([text[known:]])
         logits = read_last(self.model, new, None, self.cache, self.places, self.prefill_chunk)
-        self.text = list(text)
+        self.text, self.prompt, self.fresh, self.room = list(text), len(text), len(text) - known, 0
         return logits
 
     def step(self, tokens: list[list[int]], parents: list[list[int]]) -> Tensor:
         logits = super().step(tokens, parents)
-        self.text += tokens[0]
+        if self.cache.sees is None:
+            self.text += tokens[0]
         return logits
 
 

@@ -5,7 +5,7 @@ encode -> generate, beam_search or score -> text up to the first stop string, or
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,16 +63,18 @@ class Writer:
             extra.append(StartsWith(self.tokenizer.encode(self.steering.starts_with)))
         return chosen | {"extra": tuple(extra)}
 
-    def encode(self, prompt: str, where: str, eot: bool = True) -> list[int]:
-        """The ids the model reads; `Error` if there are none, or more than it can read."""
+    def encode(self, prompt: str, where: str, eot: bool = True, before: Sequence[int] = ()) -> list[int]:
+        """The ids the model reads, after those `before`; `Error` if there are none, or more than it can read."""
         ids = [self.tokenizer.eot] * eot + self.tokenizer.encode(prompt)
         if not ids:
             raise Error(f"{where} is empty: write something, or leave out --no-eot")
-        if len(ids) > (context := context_of(self.model)):
+        if len(ids) > (context := context_of(self.model) - len(before)):
             raise Error(f"{where} has {len(ids)} tokens, the model's context holds {context}: shorten it")
+        if self.draft and before:
+            raise Error("a draft cannot read the virtual tokens of a prompt that was tuned: leave out --draft")
         if self.draft:
             checked_limit(self.model, self.draft, len(ids), self.steering.max_new_tokens)
-        return ids
+        return [*before, *ids]
 
     def pieces(self, ids: list[int], row: int) -> Iterator[str]:
         """The continuation as it is made. `row` numbers the texts: each has its own randomness."""
@@ -113,16 +115,24 @@ class Writer:
     def search(self, ids: list[int]) -> tuple[list[Text], str, str]:
         """The best beams of a prompt, and the tree of the search as text and as a page."""
         it, traces = self.beams, []
-        stopping = {"true": True, "false": False}.get(it.early_stopping, it.early_stopping)
-        found = beam_search(
-            self.model, [ids], num_beams=it.num_beams, num_return_sequences=it.num_return, groups=it.groups,
-            length_penalty=it.length_penalty, early_stopping=stopping, diversity=it.diversity, traces=traces,
-            contains=[self.tokenizer.encode(phrase) for phrase in self.steering.contains], **self.limits,
-        )[0]  # fmt: skip
+        found = beam_search(self.model, [ids], traces=traces, **self.searching(), **self.limits)[0]
         texts = [self.cut(beam.tokens, score=beam.score, logprob=beam.total, logprobs=beam.logprobs) for beam in found]
         tree = as_text(traces[0], self.tokenizer.decode, most=it.num_beams) if it.show_beams else ""
         page = as_html(traces[0], self.tokenizer.decode, "Beam search", most=it.num_beams) if it.beams_html else ""
         return texts, tree, page
+
+    def searching(self) -> dict:
+        """The options of `beam_search` but those that `generate` has too."""
+        it = self.beams
+        return {
+            "num_beams": it.num_beams,
+            "num_return_sequences": it.num_return,
+            "groups": it.groups,
+            "diversity": it.diversity,
+            "length_penalty": it.length_penalty,
+            "early_stopping": {"true": True, "false": False}.get(it.early_stopping, it.early_stopping),
+            "contains": [self.tokenizer.encode(phrase) for phrase in self.steering.contains],
+        }
 
     def rate(self, ids: list[int]) -> dict:
         """How likely the model finds a text, after its first token."""
@@ -155,6 +165,11 @@ def record(prompt: str, text: Text, adapter: str | None) -> str:
 
 def read_prompts(file: Path) -> list[str]:
     """One prompt a line, blank lines left out; or the field "prompt" of each line of a .jsonl file."""
+    return [record["prompt"] for _, record in read_records(file)]
+
+
+def read_records(file: Path) -> list[tuple[str, dict]]:
+    """Where each prompt stands, and its record: the line alone, or the object that it holds."""
     try:
         lines = file.read_text("utf-8-sig").split("\n")  # not splitlines: U+2028 and its like are text
     except (OSError, UnicodeDecodeError) as problem:
@@ -163,15 +178,15 @@ def read_prompts(file: Path) -> list[str]:
     if not numbered:
         raise Error(f"{file}: holds no prompts: write one a line")
     if file.suffix != ".jsonl":
-        return [line for _, line in numbered]
-    return [_prompt_of(line, f"{file}:{number}") for number, line in numbered]
+        return [(f"{file}:{number}", {"prompt": line}) for number, line in numbered]
+    return [(f"{file}:{number}", _record_of(line, f"{file}:{number}")) for number, line in numbered]
 
 
-def _prompt_of(line: str, where: str) -> str:
+def _record_of(line: str, where: str) -> dict:
     try:
         found = json.loads(line)
     except ValueError as problem:
         raise Error(f"{where}: not valid JSON ({problem})") from None
     if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
         raise Error(f'{where}: expected an object with the text field "prompt", such as {{"prompt": "Dx:"}}')
-    return found["prompt"]
+    return found

@@ -25,7 +25,8 @@ examples:
   python -m minigpt.memory gpt2 --batch 8                                  full fine-tuning of GPT-2 in 32 bits
   python -m minigpt.memory gpt2-xl --dtype mixed --device cuda --fit 24GiB    the largest batch for a card of 24 GiB
   python -m minigpt.memory gpt2-xl --method lora --r 8 --targets q_proj --targets v_proj --batch 4
-  python -m minigpt.memory gpt3-6.7B --method qlora --targets all-linear --checkpointing --batch 1 --device cuda
+  python -m minigpt.memory gpt3-6.7B --method qlora --targets all-linear --dtype bf16 --checkpointing --device cuda
+  python -m minigpt.memory gpt2 --method prefix --virtual 20               or prompt, ptuning, ptuning2, adapter, top
   python -m minigpt.memory gpt3-175B --dtype bf16 --ranks 64 --parallel fsdp --batch 1 --device cuda
   python -m minigpt.memory llama --n-layers 6 --d-model 384 --n-heads 6 --vocab-size 4096 --context 256
   python -m minigpt.memory runs/notes --layers                             a run of yours, block by block
@@ -96,7 +97,7 @@ def main() -> int:
         print(f"\nthe largest batch in {show.human(room)} is {fits}: its peak is {show.human(peak)}")
     elif room is not None:
         one = predict(config, replace(job, batch=1)).peak
-        hint = "--checkpointing, a shorter --length, --method lora or qlora, or --parallel fsdp with more --ranks"
+        hint = "--checkpointing, a shorter --length, another --method, or --parallel fsdp with more --ranks"
         print(f"\nnot even one row fits {show.human(room)}, it takes {show.human(one)}: try {hint}")
     return 0
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from minigpt.errors import Error, nearest
 
-METHODS = ("full", "lora", "qlora", "prompt", "prefix")
+METHODS = ("full", "top", "lora", "qlora", "adapter", "prompt", "ptuning", "prefix", "ptuning2")
+LENGTHS = {"prompt": 20, "ptuning": 9, "prefix": 10, "ptuning2": 8}  # virtual tokens, as in minigpt/tuning/
 OPTIMIZERS = ("adamw", "momentum", "sgd", "muon")
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ALL_LINEAR = "all-linear"
@@ -15,13 +16,22 @@ UNITS |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Work: what the model is to do."""
+    """Work: what the model is to do.
 
-    method: str = "full"  # full, lora, qlora, prompt (virtual tokens before the text) or prefix (before every layer)
+    full, top (the highest blocks), lora, qlora (frozen matrices in 4 bits), adapter (bottlenecks after sub-layers),
+    prompt and ptuning (virtual tokens before the text; ptuning has an encoder that makes them), prefix and ptuning2
+    (keys and values before every layer's own; prefix has an MLP that makes them).
+    """
+
+    method: str = "full"  # what learns: full, top, lora, qlora, adapter, prompt, ptuning, prefix or ptuning2
     r: int = 8  # rank of lora and qlora
     targets: tuple[str, ...] = ("q_proj", "v_proj")  # layers with an adapter; repeat it, or give all-linear
-    adapter_dropout: float = 0.0  # of the input of A
-    virtual: int = 20  # virtual tokens of prompt and prefix
+    adapter_dropout: float = 0.0  # of the input of A; of the numbers of a prefix
+    top: int = 2  # blocks that learn with top, and the final norm
+    bottleneck: int = 64  # width of adapter
+    virtual: int | None = None  # virtual tokens; by default 20 (prompt), 9 (ptuning), 10 (prefix), 8 (ptuning2)
+    encoder: str = "lstm"  # of ptuning: lstm or mlp
+    hidden: int | None = None  # width of that encoder (by default the model's, or half of it) and of prefix's MLP (512)
     optimizer: str = "adamw"  # adamw, momentum (SGD with it), sgd (without) or muon (matrices; AdamW for the rest)
     dtype: str = "fp32"  # fp32, bf16 (everything, pure) or mixed (computes in 16 bits, keeps 32)
     batch: int = 8  # rows of a micro-batch
@@ -42,11 +52,12 @@ class Job:
             "attention": ("fast", "plain"),
             "device": ("cpu", "cuda"),
             "parallel": ("ddp", "fsdp"),
+            "encoder": ("lstm", "mlp"),
         }
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise Error(f"--{name} is {value!r}: {nearest(str(value), known)}")
-        for name in ("r", "virtual", "batch", "length", "accumulate", "ranks"):
+        for name in ("r", "top", "bottleneck", "virtual", "hidden", "batch", "length", "accumulate", "ranks"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise Error(f"--{name} is {value}: give at least 1")
         if not 0 <= self.adapter_dropout < 1:
@@ -61,23 +72,23 @@ class Job:
         return self.method in ("lora", "qlora")
 
     @property
-    def weight_bytes(self) -> int:
-        """Of a stored weight: 2 in pure 16-bit, and under frozen 4-bit matrices; else 4."""
-        return 2 if self.dtype == "bf16" or self.method == "qlora" else 4
+    def n_virtual(self) -> int:
+        """Virtual tokens of a row."""
+        return (self.virtual or LENGTHS[self.method]) if self.method in LENGTHS else 0
 
     @property
-    def learned_bytes(self) -> int:
-        """Of a number that learns. Adapters keep 32 bits: 16 cannot hold what a small step adds."""
-        return 4 if self.adapted else self.weight_bytes
+    def weight_bytes(self) -> int:
+        """Of a stored weight. What learns beside the weights has 4: 16 bits cannot hold what a small step adds."""
+        return 2 if self.dtype == "bf16" else 4
 
     @property
     def autocast(self) -> bool:
-        """Whether the matrices are kept in 32 bits and multiplied in 16."""
-        return self.dtype == "mixed" and self.method != "qlora"
+        """Whether the weights are kept in 32 bits and multiplied in 16."""
+        return self.dtype == "mixed"
 
     @property
     def compute_bytes(self) -> int:
-        return 2 if self.dtype != "fp32" or self.method == "qlora" else 4
+        return 4 if self.dtype == "fp32" else 2
 
 
 def parse_size(text: str) -> int:

@@ -3,6 +3,7 @@
 Shapes: B batch, H heads, G key/value heads, T queries, L keys, D head size.
 
     flash      q, k, v, out and log sum exp of each row of scores (B, H, T), in 32 bits    never the T x L weights
+    products   q, k, v and out: short causal rows of 16-bit numbers on the CPU
     efficient  the same on CUDA where flash cannot: 32-bit numbers, or a mask
     math       dropout on the CPU, or grouped heads where `efficient` would be asked: the formula, weights and all
     plain      `attention.plain`
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from minigpt.memory.job import Job
+from minigpt.products import MOST_KEYS
 
 
 @dataclass(eq=False)
@@ -44,11 +46,12 @@ class Heads:
 
 
 def kernel(job: Job, heads: Heads, size: int, masked: bool, dropout: float) -> str:
-    """The one that PyTorch's scaled_dot_product_attention takes."""
+    """The one that `attention.fast` takes, or PyTorch's scaled_dot_product_attention for it."""
     if job.attention == "plain":
         return "plain"
     if job.device == "cpu":
-        return "math" if dropout else "flash"
+        short = heads.n_heads == heads.n_kv_heads and heads.queries == heads.keys <= MOST_KEYS
+        return "math" if dropout else "products" if size == 2 and short and not masked else "flash"
     if size == 2 and not masked:
         return "flash"
     return "efficient" if heads.n_heads == heads.n_kv_heads else "math"
@@ -62,7 +65,7 @@ def keeps(job: Job, heads: Heads, q: Sheet, k: Sheet, v: Sheet, out: Sheet, mask
     if name in ("plain", "math"):
         return list(_weights(job, heads, q, k, v, mask, dropout, name))
     padded = -(-heads.queries // 32) * 32 if name == "efficient" else heads.queries
-    found = [q, k, v, out, Sheet(heads.batch * heads.n_heads * padded, 4)]
+    found = [q, k, v, out] + ([] if name == "products" else [Sheet(heads.batch * heads.n_heads * padded, 4)])
     if mask is not None:
         # The kernels add a mask of numbers, 0 and -inf, which they keep.
         found.append(Sheet(mask.numel, q.size))

@@ -1,16 +1,16 @@
 """Which parameters there are, how large they are, and which of them learn."""
 
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass, field
 
 import torch
 
 from minigpt.config import GPTConfig
-from minigpt.errors import Error
-from minigpt.memory.job import ALL_LINEAR, LINEAR, Job
+from minigpt.memory.job import Job
 from minigpt.model import GPT
 
-# NF4 (Dettmers et al. 2023, section 3): 4 bits, 8 for the scale of a block of 64, 32 for that of 256 such scales.
+# NF4 (Dettmers et al. 2023, section 3): 4 bits, 8 for the scale of a block of 64, 32 for that of 256 such scales, and
+# 32 for a matrix's mean.
 NF4_BLOCK, SCALE_BLOCK = 64, 256
 
 
@@ -21,26 +21,56 @@ class Tensor:
     shape: tuple[int, ...]
     nbytes: int
     learns: bool
-    itemsize: int
 
     @property
     def numel(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
+
+    @property
+    def packed(self) -> bool:
+        """In 4 bits: frozen, and unpacked for every product anew."""
+        return self.nbytes < self.numel
+
+
+@dataclass(frozen=True)
+class Virtual:
+    """Learned tokens before the text: vectors, or keys and values of every layer (`layers`); and what makes them.
+
+    widths  of the MLP that makes them, from its input on; () if they are themselves what learns
+    lstm    hidden size of the LSTM before it, 0 if there is none
+    """
+
+    length: int = 0
+    layers: bool = False
+    widths: tuple[int, ...] = ()
+    lstm: int = 0
+    dropout: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """That go through the blocks with the text."""
+        return 0 if self.layers else self.length
+
+    @property
+    def past(self) -> int:
+        """Keys and values that every token of the text sees."""
+        return self.length if self.layers else 0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Parameters by name, as in the model without adapters; what adapters and virtual tokens add.
+    """Parameters by name, as in the model without adapters; what a method adds, by its name there.
 
-    ranks: path of a layer -> rank of its adapters together. A tied head is one parameter, with the embedding's name.
+    ranks        path of a layer -> rank of its LoRA adapters together
+    bottlenecks  path of a sub-layer -> width of the adapter after it
+    A tied head is one parameter, with the embedding's name.
     """
 
     weights: dict[str, Tensor]
-    added: tuple[Tensor, ...] = ()
+    added: dict[str, Tensor] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
+    bottlenecks: dict[str, int] = field(default_factory=dict)
+    virtual: Virtual = Virtual()
 
     @classmethod
     def of_config(cls, config: GPTConfig, job: Job) -> "Plan":
@@ -50,56 +80,42 @@ class Plan:
         >>> sum(t.numel for t in plan.learning()) == 2 * 8 * (768 + 768)
         True
         """
+        from minigpt.memory.methods import plan
+
         with torch.device("meta"):
             shapes = {name: tuple(weight.shape) for name, weight in GPT(config).named_parameters()}
-        learns, size = job.method == "full", job.weight_bytes
-        weights = {name: _tensor(shape, size, learns) for name, shape in shapes.items()}
-        if job.method == "qlora":
-            weights |= {name: _nf4(shapes[name]) for name in shapes if name.endswith(_ends(LINEAR))}
-        if not job.adapted:
-            return cls(weights, _virtual(config, job))
-        added, ranks = [], {}
-        everything = ALL_LINEAR in job.targets
-        for target in LINEAR if everything else job.targets:
-            names = [name for name in shapes if name.endswith(_ends((target,)))]
-            if not names and not everything:
-                raise Error(f"--targets {target!r}: this model has no such layer; a gate_proj is in gated models only")
-            for name in names:
-                n_out, n_in = shapes[name]
-                added += [_tensor((job.r, n_in), 4, True), _tensor((n_out, job.r), 4, True)]
-                ranks[name.removesuffix(".weight")] = job.r
-        return cls(weights, tuple(added), ranks)
+        return plan(config, job, shapes)
 
     @classmethod
     def of_model(cls, model: GPT) -> "Plan":
-        """The parameters of a model as it stands, frozen or not, with its LoRA adapters if it has some.
+        """The parameters of a model as it stands: frozen or not, in four bits or not, whatever tunes it.
 
         >>> model = GPT(GPTConfig(n_layers=1, vocab_size=64, d_model=32, n_heads=2, context=8))
         >>> Plan.of_model(model) == Plan.of_config(model.config, Job())
         True
         """
-        weights, added, ranks = {}, [], {}
+        weights, added, ranks, bottlenecks = {}, {}, {}, {}
+        for name, module in model.named_modules():
+            if hasattr(module, "packed"):  # a layer in four bits: its weight is no parameter
+                weights[_inner(f"{name}.weight")] = Tensor(tuple(module.packed.shape), module.packed.nbytes, False)
         for name, weight in model.named_parameters():
-            tensor = _tensor(tuple(weight.shape), weight.element_size(), weight.requires_grad)
+            place = Tensor(tuple(weight.shape), weight.nbytes, weight.requires_grad)
             path, adapter, _ = name.partition(".adapters.")
-            if not adapter:
-                weights[name.replace(".base.", ".")] = tensor
+            if not adapter and ".prompts." not in name and not name.startswith("prefixes."):
+                weights[_inner(name)] = place
                 continue
-            added.append(tensor)
+            added[name] = place
             if name.endswith(".A"):
-                ranks[path] = ranks.get(path, 0) + tensor.shape[0]
-        return cls(weights, tuple(added), ranks)
+                ranks[path] = ranks.get(path, 0) + place.shape[0]
+            elif path.endswith(".dropout") and name.endswith(".down.weight"):
+                bottlenecks[path.removesuffix(".dropout")] = place.shape[0]
+        return cls(weights, added, ranks, bottlenecks, _virtual_of(model))
 
-    def all(self) -> tuple[Tensor, ...]:
-        return (*self.weights.values(), *self.added)
+    def all(self) -> dict[str, Tensor]:
+        return self.weights | self.added
 
     def learning(self) -> list[Tensor]:
-        return [tensor for tensor in self.all() if tensor.learns]
-
-    def named_learning(self) -> list[tuple[str, Tensor]]:
-        """What was added has no name of its own; it is in a block, where optimizers ask."""
-        named = (*self.weights.items(), *(("blocks.added", tensor) for tensor in self.added))
-        return [(name, tensor) for name, tensor in named if tensor.learns]
+        return [tensor for tensor in self.all().values() if tensor.learns]
 
     def learns(self, name: str) -> bool:
         """Whether a parameter is there and learns; the head's may be the embedding's."""
@@ -107,28 +123,49 @@ class Plan:
             name = "token_embedding.weight"
         return name in self.weights and self.weights[name].learns
 
-
-def _tensor(shape: tuple[int, ...], itemsize: int, learns: bool) -> Tensor:
-    tensor = Tensor(shape, 0, learns, itemsize)
-    return Tensor(shape, tensor.numel * itemsize, learns, itemsize)
+    def packed(self, name: str) -> bool:
+        return name in self.weights and self.weights[name].packed
 
 
-def _nf4(shape: tuple[int, ...]) -> Tensor:
-    """4 + 8/64 + 32/(64 x 256) = 4.127 bits a weight, what is left over at the end of a block rounded up."""
-    numel = _tensor(shape, 1, False).numel
+def tensor(shape: tuple[int, ...], itemsize: int, learns: bool) -> Tensor:
+    """A parameter of numbers of `itemsize` bytes."""
+    return Tensor(shape, math.prod(shape) * itemsize, learns)
+
+
+def nf4(shape: tuple[int, ...]) -> Tensor:
+    """4 + 8/64 + 32/(64 x 256) = 4.127 bits a weight, what is left over at the end of a block rounded up.
+
+    >>> nf4((512, 512)).nbytes * 8 / 512**2
+    4.1270751953125
+    """
+    numel = math.prod(shape)
     scales = -(-numel // NF4_BLOCK)
-    return Tensor(shape, -(-numel // 2) + scales + 4 * -(-scales // SCALE_BLOCK), False, 2)
+    return Tensor(shape, -(-numel // 2) + scales + 4 * -(-scales // SCALE_BLOCK) + 4, False)
 
 
-def _virtual(config: GPTConfig, job: Job) -> tuple[Tensor, ...]:
-    """What learns before the text: vectors (n, C), or keys and values of every layer (2, L, G, n, D)."""
-    if job.method == "prompt":
-        return (_tensor((job.virtual, config.d_model), job.weight_bytes, True),)
-    if job.method == "prefix":
-        shape = (2, config.n_layers, config.n_kv_heads, job.virtual, config.d_head)
-        return (_tensor(shape, job.weight_bytes, True),)
-    return ()
+def _inner(name: str) -> str:
+    return name.replace(".base.", ".")
 
 
-def _ends(targets: Iterable[str]) -> tuple[str, ...]:
-    return tuple(f".{name}.weight" for name in targets)
+def _virtual_of(model: GPT) -> Virtual:
+    """The prefix at work, or else the longest prompt that learns."""
+    prefixes, prompts = getattr(model, "prefixes", None), getattr(model.token_embedding, "prompts", {})
+    if prefixes is not None and prefixes.working():
+        made = max(prefixes.working(), key=_length)
+        widths = _widths(made.transform) if made.config.hidden else ()
+        return Virtual(made.length, True, widths, dropout=made.config.dropout)
+    learning = [made for made in prompts.values() if made.table.requires_grad]
+    if not learning:
+        return Virtual()
+    made = max(learning, key=_length)
+    lstm = getattr(made, "lstm", None)
+    return Virtual(_length(made), False, _widths(getattr(made, "mlp", ())), lstm.hidden_size if lstm else 0)
+
+
+def _length(made) -> int:
+    return made.length if hasattr(made, "length") else len(made.table)
+
+
+def _widths(layers) -> tuple[int, ...]:
+    linear = [layer for layer in layers if hasattr(layer, "in_features")]
+    return tuple([layer.in_features for layer in linear] + [layer.out_features for layer in linear[-1:]])

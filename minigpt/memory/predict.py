@@ -17,6 +17,7 @@ from minigpt.memory.job import Job
 from minigpt.memory.plan import Plan, Tensor
 from minigpt.memory.walk import Walk
 
+ENDS = ("token_embedding.weight", "position_embedding.weight", "head.weight", "prefixes.")  # no matrices for Muon
 STEP = 4  # bytes of AdamW's step counter, one for every tensor
 
 
@@ -85,8 +86,8 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
     """
     plan = plan or Plan.of_config(config, job)
     length = job.length or config.context
-    virtual = job.virtual if job.method in ("prompt", "prefix") else 0
-    if length + virtual > config.context and job.length is not None:
+    virtual = plan.virtual.length
+    if length + virtual > config.context and job.length is not None and not config.endless:
         raise Error(
             f"--length {length} and {virtual} virtual tokens do not fit the context of {config.context}: "
             "shorten them, or give --context"
@@ -95,19 +96,19 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
     share = job.ranks if job.parallel == "fsdp" else 1
     walk = Walk(config, job, plan, job.batch, length)
     hidden = walk.model()
-    learning = list(plan.learning())
-    loss, logits = _loss(config, job, plan, job.batch * length, hidden.learns)
+    learning = plan.learning()
+    loss, logits = _loss(config, job, plan, walk.tokens, hidden.learns)
     return Prediction(
-        weights=_share((tensor.nbytes for tensor in plan.all()), share),
+        weights=_share((tensor.nbytes for tensor in plan.all().values()), share),
         gradients=_share((tensor.nbytes for tensor in learning), share),
-        optimizer=_share((_state(name, tensor, job) for name, tensor in plan.named_learning()), share),
+        optimizer=_share((_state(name, tensor, job) for name, tensor in plan.all().items()), share),
         gathered=_gathered(config, job, plan) if share > 1 else 0,
         saved=_saved(walk),
         loss=loss,
         logits=logits,
-        temporary=_temporary(config, job, walk.tokens, loss),
+        temporary=_temporary(config, job, plan, walk.tokens, loss),
         cache=_cache(config, length + virtual) * job.batch * job.compute_bytes,
-        parameters=sum(tensor.numel for tensor in plan.all()),
+        parameters=sum(tensor.numel for tensor in plan.all().values()),
         learning=sum(tensor.numel for tensor in learning),
         accumulates=job.accumulate > 1,
     )
@@ -158,9 +159,10 @@ def _share(sizes, ranks: int) -> int:
 
 def _state(name: str, tensor: Tensor, job: Job) -> int:
     """AdamW two moments and a counter; SGD one moment or none; Muon one for the matrices of the blocks."""
-    if job.optimizer == "sgd":
+    if job.optimizer == "sgd" or not tensor.learns:
         return 0
-    matrix = name.startswith("blocks.") and len(tensor.shape) == 2
+    virtual = not {"prompts", "prefixes"}.isdisjoint(name.split("."))
+    matrix = len(tensor.shape) == 2 and not name.startswith(ENDS) and not virtual
     if job.optimizer == "momentum" or (job.optimizer == "muon" and matrix):
         return tensor.nbytes
     return 2 * tensor.nbytes + STEP
@@ -187,11 +189,13 @@ def _loss(config: GPTConfig, job: Job, plan: Plan, tokens: int, learns: bool) ->
     return d_hidden + d_head, max(chunk * (size + 4), second) + copy
 
 
-def _temporary(config: GPTConfig, job: Job, tokens: int, loss: int) -> int:
+def _temporary(config: GPTConfig, job: Job, plan: Plan, tokens: int, loss: int) -> int:
     """In backward, beside all activations: the loss's gradients once more, scaled (and, of autocast, widened); then
-    in the last block gradients of the stream and of the widest tensor inside. The larger of the two moments."""
+    in the last block gradients of the stream and of the widest tensor inside, and a matrix of 4 bits unpacked: its
+    numbers in 32 bits, and 2 bytes more for what it was read from or is rounded to. The larger of the two moments."""
     widest = max((2 if config.gated else 1) * config.d_ff, 3 * config.n_heads * config.d_head)
-    return max((3 if job.autocast else 1) * loss, tokens * (config.d_model + widest) * job.compute_bytes)
+    unpacked = max((6 * weight.numel for weight in plan.weights.values() if weight.packed), default=0)
+    return max((3 if job.autocast else 1) * loss, tokens * (config.d_model + widest) * job.compute_bytes + unpacked)
 
 
 def _gathered(config: GPTConfig, job: Job, plan: Plan) -> int:

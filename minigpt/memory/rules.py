@@ -48,4 +48,12 @@ def folk_rules(config: GPTConfig, job: Job) -> list[Rule]:
     copies = mixed.by_kind().get("16-bit weights", 0)
     but = f"the 16-bit copies that are multiplied ({copies / n:.1f} more) and the batch are extra"
     rules.append(Rule("mixed precision, AdamW: 16 bytes a parameter", 16 * n, exact, but))
-    return rules
+    return [*rules, _frozen(config, plain, n)]
+
+
+def _frozen(config: GPTConfig, plain: Job, n: int) -> Rule:
+    """Prompt tuning, as an example of all that freezes the model: weights without gradients and moments, 4x to 1x."""
+    full, found = (predict(config, replace(plain, method=method, virtual=1)) for method in ("full", "prompt"))
+    exact = found.weights + found.gradients + found.optimizer
+    but = f"activations go down to {found.activations / full.activations:.0%} only"
+    return Rule("frozen, a prompt learns: 1x the weights", 2 * n, exact, but)

@@ -37,9 +37,8 @@ class Walk:
     layer: int | None = None
 
     def __post_init__(self):
-        virtual = self.job.virtual
-        self.past = virtual if self.job.method == "prefix" else 0
-        self.time = self.text + (virtual if self.job.method == "prompt" else 0)
+        self.past = self.plan.virtual.past
+        self.time = self.text + self.plan.virtual.tokens
         self.tokens = self.batch * self.time
         self.rows = self.batch if self.job.documents else 1  # of masks and positions
 
@@ -49,6 +48,7 @@ class Walk:
 
     def model(self) -> Sheet:
         """`GPT.hidden`: what the head reads."""
+        self._virtual()
         x, turn = self._embedding(), ()
         if self.config.positions == "rotary":
             turn = [Sheet(self.rows * self.time * self.config.d_head, x.size) for _ in ("cos", "sin")]
@@ -75,6 +75,23 @@ class Walk:
                 continue  # that mask is not written out
             if self.job.documents or (window is not None and window < n_keys):
                 self.keep("mask", Sheet(self.rows * self.time * n_keys, 1))
+
+    def _virtual(self):
+        """What makes the virtual tokens, a dropout of each row's own, and which tokens of the batch they are."""
+        made = self.plan.virtual
+        size, widths = self.job.compute_bytes if self.job.autocast else 4, made.widths
+        for place, (n_in, n_out) in enumerate(zip(widths, widths[1:], strict=False)):
+            if place or made.lstm or self.job.autocast:  # the first reads a parameter
+                self.keep("virtual tokens", Sheet(made.length * n_in, size))
+            if self.job.autocast:
+                self.keep("16-bit weights", Sheet(n_in * n_out, 2))
+        if made.lstm:  # two layers and ways: four gates, a cell and a state for each token
+            self.keep("virtual tokens", Sheet(4 * 6 * made.length * made.lstm, size))
+        if made.dropout:
+            numbers = made.length * 2 * self.config.n_layers * self.config.n_kv_heads * self.config.d_head
+            self.keep("virtual tokens", Sheet(self.batch * numbers, 1 if self.job.device == "cuda" else 4))
+        if made.tokens:
+            self.keep("token ids", Sheet(self.tokens, INT64), Sheet(self.tokens, 1))
 
     def _embedding(self) -> Sheet:
         learns = self.time > self.text
@@ -117,7 +134,7 @@ class Walk:
             self.keep("attention", *(given if out.learns else ()))
         else:
             self.keep("attention", *keeps(job, heads, q, k, v, out, mask, config.attn_dropout))
-        return self._dropout(self._linear(out, f"{path}.attn.o_proj", config.d_model), config.resid_dropout)
+        return self._end(self._linear(out, f"{path}.attn.o_proj", config.d_model), f"{path}.attn")
 
     def _rotate(self, x: Sheet, turn) -> Sheet:
         if x.learns:
@@ -133,7 +150,21 @@ class Walk:
             x = Sheet(up.numel, up.size, gate.learns or up.learns)
         else:
             x = self._activate(self._linear(x, f"{path}.up_proj", config.d_ff))
-        return self._dropout(self._linear(x, f"{path}.down_proj", config.d_model), config.resid_dropout)
+        return self._end(self._linear(x, f"{path}.down_proj", config.d_model), path)
+
+    def _end(self, x: Sheet, path: str) -> Sheet:
+        """Of a sub-layer: dropout, and an adapter if it has one: x, what the activation reads and what it makes."""
+        x = self._dropout(x, self.config.resid_dropout)
+        width = self.plan.bottlenecks.get(path)
+        if width is None:
+            return x
+        wide = _cast(x, 4)
+        read, n = _cast(wide, 2) if self.job.autocast else wide, self.tokens * width
+        self.keep("adapters", read, Sheet(n, read.size), Sheet(n, read.size))
+        if self.job.autocast:
+            weight = width * self.config.d_model
+            self.keep("adapters", Sheet(weight, 2), *[Sheet(weight, 2)] * x.learns)
+        return Sheet(x.numel, x.size, True)
 
     def _activate(self, x: Sheet) -> Sheet:
         y = Sheet(x.numel, x.size, x.learns)
@@ -168,7 +199,7 @@ class Walk:
         read = _cast(x, 2) if self.job.autocast else x
         if learns:
             self.keep(kind, read)
-        if x.learns and self.job.autocast:
+        if x.learns and self.job.autocast and not self.plan.packed(f"{path}.weight"):
             self.keep("16-bit weights", Sheet(n_in * n_out, 2))
         out = Sheet(self.tokens * n_out, read.size, x.learns or learns or self.plan.learns(f"{path}.bias"))
         if rank := self.plan.ranks.get(path, 0):

@@ -84,21 +84,12 @@ class Watch:
 
 
 def describe_rows(batches, number: int, rows: list[int] | None) -> str:
-    """Where rows of batch `number` stand in the training text: its tokens and documents, counted from 0."""
-    if not hasattr(batches, "rows"):
+    """Where rows of batch `number` stand in the training text."""
+    if not hasattr(batches, "describe"):
         return f"batch {number}"
     windows = batches.rows(number)
     chosen = range(len(windows)) if rows is None else rows
-    spans = []
-    for row in list(chosen)[:4]:
-        start = int(windows[row]) * batches.context
-        end = min(start + batches.context, len(batches.tokens) - 1)
-        place = f"row {row} (tokens {start} to {end}"
-        if batches.eot is not None:
-            before = int((batches.tokens[: start + 1] == batches.eot).sum())
-            inside = int((batches.tokens[start + 1 : end + 1] == batches.eot).sum())
-            place += f", documents {max(0, before - 1)} to {max(0, before + inside - 1)}"
-        spans.append(place + ")")
+    spans = [f"row {row} ({batches.describe(int(windows[row]))})" for row in list(chosen)[:4]]
     more = f" and {len(chosen) - 4} more rows" if len(chosen) > 4 else ""
     return f"batch {number}, {', '.join(spans)}{more}"
 

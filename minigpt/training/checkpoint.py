@@ -76,8 +76,11 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in found if NAME.fullmatch(path.name))
 
 
-def load_checkpoint(run: Path, weights, model: nn.Module, optimizer, ranks=ALONE) -> Progress:
-    """Put the latest checkpoint of `run` into a model and optimizer of the same shape."""
+def load_checkpoint(run: Path, weights, model: nn.Module, optimizer, ranks=ALONE, before_step=None) -> Progress:
+    """Put the latest checkpoint of `run` into a model and optimizer of the same shape.
+
+    Where what learns depends on the step, `before_step` makes it what it was: only that the optimizer remembers.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -87,8 +90,11 @@ def load_checkpoint(run: Path, weights, model: nn.Module, optimizer, ranks=ALONE
     latest = checkpoints[-1]
     try:
         ranks.load(weights, model, latest)
+        progress = Progress(**json.loads((latest / "state.json").read_text(encoding="utf-8")))
+        if before_step is not None and progress.step:
+            before_step(progress.step - 1)
         load_state_by_name(model, optimizer, load_file(latest / "optimizer.safetensors"))
         ranks.spread(optimizer)
-        return Progress(**json.loads((latest / "state.json").read_text(encoding="utf-8")))
+        return progress
     except (OSError, ValueError, TypeError, SafetensorError) as problem:
         raise Error(f"{latest}: damaged ({problem}); remove it to resume from the one before") from None

@@ -4,6 +4,7 @@ import copy
 import math
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,23 +21,20 @@ from minigpt.memory import Job
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import Progress, remove_leftovers
-from minigpt.training.compute import PLAIN, Compute
-from minigpt.training.estimate import memory_bytes, parameter_table, unigram_entropy
-from minigpt.training.evaluate import evaluate
+from minigpt.training.compute import Compute
+from minigpt.training.estimate import memory_bytes, parameter_table
+from minigpt.training.goal import TASKS
 from minigpt.training.log import Log, peak_memory, read_metrics
 from minigpt.training.loop import train_step
 from minigpt.training.optimizer import make_optimizer
 from minigpt.training.options import (
     SIZES,
     BatchConfig,
-    ComputeConfig,
     DataConfig,
-    LoopConfig,
-    OptimizerConfig,
     RunConfig,
     ShapeConfig,
 )
-from minigpt.training.report import loss_lines, write_report
+from minigpt.training.report import write_report
 from minigpt.training.streams import stream_seed
 from minigpt.training.throughput import flops_per_token, measure_peak, table
 
@@ -58,6 +56,14 @@ def open_data(data: DataConfig, shape: ShapeConfig, run: RunConfig) -> tuple[Tok
         prepare(source, run.out / "tokens", field, tokenizer, *options, progress=True)
         tokens = load_tokens(run.out / "tokens")
     return tokens, tokens.tokenizer()
+
+
+def find_tokenizer(options, texts: Iterable[str]) -> Tokenizer:
+    """That of a run that goes on, the one of --tokenizer, or of --init; else one learned from these texts."""
+    known = options.run.out if options.run.resume else options.data.tokenizer or options.shape.init
+    if known is None:
+        return Tokenizer.train(texts, options.data.vocab_size)
+    return Tokenizer.load(known) if Path(known).is_dir() else Tokenizer.named(str(known))
 
 
 def find_init(shape: ShapeConfig) -> ShapeConfig:
@@ -87,15 +93,24 @@ def pick_device(device: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 
-def make_model(shape: ShapeConfig, tokens: Tokens, seed: int, device: str) -> GPT:
+def make_model(shape: ShapeConfig, tokens, seed: int, device: str) -> GPT:
     """A new model, its weights drawn from `seed`; or the one of --init, with this run's dropout."""
-    device = pick_device(device)
-    if shape.init is None:
-        torch.manual_seed(stream_seed(seed, "init"))
-        return GPT(shape.model_config(tokens.vocab_size)).to(device)
-    model = GPT.from_pretrained(shape.init, device=device, **shape.dropouts())
+    if shape.init is not None:
+        return check_vocabulary(open_model(shape, device), tokens, shape)
+    torch.manual_seed(stream_seed(seed, "init"))
+    return GPT(shape.model_config(tokens.vocab_size)).to(pick_device(device))
+
+
+def open_model(shape: ShapeConfig, device: str) -> GPT:
+    """The model of --init, its context as long as --extend-context says."""
+    model = GPT.from_pretrained(shape.init, device=pick_device(device), **shape.dropouts())
     if shape.extend_context is not None:
         model = extend(model, parse_length(shape.extend_context, model.config.context), shape.rope)
+    return model
+
+
+def check_vocabulary(model: GPT, tokens, shape: ShapeConfig) -> GPT:
+    """`model`, if it knows every token of the data."""
     if model.config.vocab_size < tokens.vocab_size:
         raise Error(
             f"{shape.init} knows {model.config.vocab_size} tokens, the data uses {tokens.vocab_size}: "
@@ -116,26 +131,21 @@ def make_batches(tokens: Tokens, context: int, batching: BatchConfig, seed: int)
     return training, Batches(tokens.val, context, batching.batch_size, 0, shuffle=False, **common)
 
 
-def count_steps(
-    model: GPT,
-    batches: Batches,
-    batching: BatchConfig,
-    loop: LoopConfig,
-    optimizing: OptimizerConfig,
-    computing: ComputeConfig = PLAIN,
-    processes: int = 1,
-) -> int:
+def count_steps(objective, batches, options, processes: int = 1) -> int:
     """The number of steps that --epochs or --minutes means; --minutes is timed on a copy that is thrown away."""
+    batching, loop = options.batching, options.loop
     if batching.epochs is not None:
         return max(1, math.ceil(batching.epochs * len(batches) / loop.accumulate))
     if batching.minutes is None:
         return loop.steps
-    trial, loop = copy.deepcopy(model).train(), replace(loop, accumulate=-(-loop.accumulate // processes))
-    optimizer, compute = make_optimizer(trial, optimizing), Compute(trial, computing)
+    trial, loop = copy.deepcopy(objective), replace(loop, accumulate=-(-loop.accumulate // processes))
+    trial.module.train()
+    optimizer = make_optimizer(trial.module, options.optimizing, trial.head)
+    compute = Compute(trial.model, options.computing, objective=trial)
     seconds = []
     for step in range(6):
         began = time.perf_counter()
-        train_step(trial, optimizer, batches, loop, step, 1e-4, optimizing.clip, compute)
+        train_step(trial.module, optimizer, batches, loop, step, 1e-4, options.optimizing.clip, compute)
         seconds.append(time.perf_counter() - began)
     typical = sorted(seconds[1:])[2]  # the first step also warms up
     return max(1, round(60 * batching.minutes / typical))
@@ -152,44 +162,41 @@ def begin(run: RunConfig, tokenizer: Tokenizer, settings: str):
     write_atomic(run.out / "train.yaml", settings)
 
 
-def evaluator(model: GPT, validation: Batches, tokenizer: Tokenizer, most: int, compute: Compute):
-    """A function that evaluates `model` on all batches, or on up to `most` of them, as a record for the log."""
-    lengths = torch.from_numpy(tokenizer.token_lengths())
-
-    def record(everything: bool = False) -> dict:
-        with compute.evaluating():
-            return asdict(evaluate(model, validation, lengths, None if everything else most, compute.ranks))
-
-    return record
-
-
-def sampler(model: GPT, tokenizer: Tokenizer, run: RunConfig, seed: int, compute: Compute):
-    """A function from the step to a text the model writes; its randomness is its own."""
-    prompt = [tokenizer.eot, *tokenizer.encode(run.prompt)]
-    room = model.config.context - len(prompt)
+def sampler(subject, method, options, compute: Compute):
+    """A function from the step to a text the model writes; its randomness is its own. A task writes nothing."""
+    run, model, tokenizer = options.run, compute.model, subject.tokenizer
+    if options.goal.task in TASKS:
+        return silent
+    prompt = subject.prompt(run.prompt)
+    room = model.config.context - method.taken(model) - len(prompt)
     if room < 1:
         raise Error(f"--prompt is {len(prompt)} tokens, the context {model.config.context}: shorten it")
 
     def write(step: int) -> str:
-        draw = {"temperature": 0.8, "top_k": 50, "seed": stream_seed(seed, "sample", step) % 2**32}
+        draw = {"temperature": 0.8, "top_k": 50, "seed": stream_seed(options.loop.seed, "sample", step) % 2**32}
+        virtual = method.virtual(model)
         with compute.sampling():
-            (ids,) = generate(model, [prompt], min(run.sample_tokens, room), eos=tokenizer.eot, **draw)
-        return run.prompt + tokenizer.decode(i for i in ids if i != tokenizer.eot)
+            (ids,) = generate(model, [virtual + prompt], min(run.sample_tokens, room), eos=tokenizer.eot, **draw)
+        return subject.shown(run.prompt, prompt) + tokenizer.decode(i for i in ids if i != tokenizer.eot)
 
     return write
 
 
-def finish(run: RunConfig, judge, write, progress: Progress, log: Log):
-    """Judge the model, whose weights are those that validated best, on the whole validation split, let it write."""
-    found = judge(everything=True)
-    log.record("final", progress.step, **found)
-    text = write(progress.step)
-    log.record("sample", progress.step, text=text)
-    log.say(f"--- sample of the best model\n{text}\n---")
-    log.say(
-        f"kept: the model that validated best; on all validation text loss {found['loss']:.3f}, "
-        f"perplexity {found['perplexity']:.1f}, {found['bits_per_byte']:.3f} bits per byte"
-    )
+def silent(step: int) -> str:
+    """No text."""
+    return ""
+
+
+def finish(options, run, hooks, progress: Progress, log: Log) -> dict:
+    """Judge the model, whose weights are those that are kept, on all that is kept apart, and let it write."""
+    found = run.subject.judge(run.compute, run.validation, None)
+    log.record("final", progress.step, **found, peak_memory=peak_memory())
+    if text := hooks.sample(progress.step):
+        log.record("sample", progress.step, text=text)
+        log.say(f"--- sample of the model that is kept\n{text}\n---")
+    which = "the model that validated best" if options.loop.eval_every else "the last weights"
+    log.say(f"kept: {which}; on all validation data {hooks.say(found)}")
+    return found
 
 
 def describe(options, context: int, compute: Compute) -> Job:
@@ -209,20 +216,16 @@ def describe(options, context: int, compute: Compute) -> Job:
     )
 
 
-def report(run: Path, model: GPT, job: Job, tokens: Tokens, settings: dict, progress: Progress, compute: Compute):
+def report(options, subject, found: dict, job: Job, progress: Progress, compute: Compute):
     """report.html of the run as it stands."""
-    entropy = unigram_entropy(tokens.train, model.config.vocab_size)
+    run, model, own = options.run.out, compute.model, subject.report(compute.model, found)
+    settings = {name: value for record in options for name, value in asdict(record).items()}
     memory = {name: f"{size / 2**20:,.1f} MiB" for name, size in memory_bytes(model, job).items()}
     memory["whole process, at its peak"] = f"{peak_memory() / 2**20:,.1f} MiB"
-    data = {
-        f"{split} {name}": tokens.manifest[split][name]
-        for split in ("train", "val")
-        for name in ("documents", "tokens", "bytes")
-    }
     tables = {
         "Parameters": parameter_table(model),
         "Memory of a training step": memory,
-        "Data": data,
+        **own["tables"],
         "Training": {
             "steps": progress.step,
             "tokens": progress.tokens,
@@ -232,4 +235,4 @@ def report(run: Path, model: GPT, job: Job, tokens: Tokens, settings: dict, prog
         "Throughput": table(read_metrics(run), compute.flops, compute.peak),
         "Configuration": {name: str(value) for name, value in (settings | model.config.to_dict()).items()},
     }
-    write_report(run, f"Training run {run.name}", loss_lines(model.config.vocab_size, entropy), tables)
+    write_report(run, f"Training run {run.name}", own["lines"], tables, own.get("pictures", []))

@@ -3,13 +3,14 @@
 The loop asks a `Compute` for the loss of a batch and hands it the gradient's fate; the model knows nothing of it.
 """
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from minigpt.loss import cross_entropy
 from minigpt.training import blame, checkpointing, compiling
+from minigpt.training.objective import LanguageModel
 from minigpt.training.options import ComputeConfig
 from minigpt.training.precision import Precision, choose
 from minigpt.training.profile import Profile
@@ -22,8 +23,17 @@ PLAIN = ComputeConfig(precision="fp32", compile="off")
 class Compute:
     """The model's compute, as `config` wants it; plain float32 by default, which is what the tests' formulas mean."""
 
-    def __init__(self, model: nn.Module, config: ComputeConfig = PLAIN, run: Path | None = None, ranks: Alone = ALONE):
+    def __init__(
+        self,
+        model: nn.Module,
+        config: ComputeConfig = PLAIN,
+        run: Path | None = None,
+        ranks: Alone = ALONE,
+        objective=None,
+    ):
         self.model, self.device, self.ranks = model, next(model.parameters()).device, ranks
+        self.objective = objective or LanguageModel(model)
+        self.module = self.objective.module  # what learns: the model, or a task that holds it
         self.precision = Precision(choose(config.precision, self.device), self.device)
         self.part = Clock(self.device)
         self.profile = Profile(run) if config.profile and run is not None else None
@@ -43,11 +53,18 @@ class Compute:
             self.flops = None
         self.peak = measure_peak(self.device, self.precision.dtype)
 
-    def loss(self, batch) -> Tensor:
-        """Sum of the batch's losses, in nats."""
+    def count(self, batches) -> list[int]:
+        """What the parts of the loss are means over, and how many tokens that is."""
+        counts = [(*self.objective.counts(batch), self.objective.tokens(batch)) for batch in batches]
+        return [sum(column) for column in zip(*counts, strict=True)]
+
+    def loss(self, batch, counts: Sequence[int] | None = None) -> Tensor:
+        """The batch's part of the loss of a step with these counts; without them the sum of its losses, in nats."""
+        weights = self.objective.weights
         with self.precision.autocast():
-            hidden = self.model.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
-            return cross_entropy(hidden, self.model.head, batch.targets, "sum")
+            sums = self.objective.sums(batch)
+        parts = zip(weights, sums, counts or [1] * len(weights), strict=True)
+        return sum(weight * total / max(1, count) for weight, total, count in parts)
 
     def without_compiling(self, problem: Exception):
         """After a step failed: if it was compiled, go on without from here, else the failure is the step's own."""
@@ -55,7 +72,7 @@ class Compute:
             raise problem
         compiling.forget(self.model)
         self.compiled = False
-        self.model.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
         self.notices.append(f"--compile: not possible here, going on without ({compiling.reason(problem)})")
 
     @contextmanager
@@ -75,13 +92,13 @@ class Compute:
 
         Not among several processes: the one that finds it would leave the others waiting.
         """
-        bad = blame.bad_weights(self.model)
+        bad = blame.bad_weights(self.module)
         sound = not self.ranks.most(len(bad))
-        self.model.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
         what, k, rows, where = "to be seen in a single process", None, None, ""
         if self.ranks.count == 1:
             with self.sampling():
-                what, k, rows = blame.find(self.model, loss_of, self.precision.backward, n)
+                what, k, rows = blame.find(self.module, loss_of, self.precision.backward, n)
         if k is not None:
             where = f" in micro-batch {k + 1} of {n}: {blame.describe_rows(batches, first + k, rows)}"
         if not sound:

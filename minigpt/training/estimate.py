@@ -12,6 +12,7 @@ from minigpt.memory import Job, Plan, predict
 from minigpt.model import GPT
 
 GIB = 1 << 30
+ADDED = {"adapters", "prompts", "prefixes"}  # parts of the names of parameters that a method has put in
 
 
 def first_loss(config: GPTConfig) -> float:
@@ -62,7 +63,7 @@ def parameter_table(model: GPT) -> dict[str, int]:
     """Parameters by part; a tied head counts once, with the embedding."""
     config = model.config
     weights = dict(model.named_parameters())
-    own = {name: weight.numel() for name, weight in weights.items() if ".adapters." not in name}
+    own = {name: weight.numel() for name, weight in weights.items() if ADDED.isdisjoint(name.split("."))}
 
     def count(part: str) -> int:
         return sum(size for name, size in own.items() if part in name)
@@ -74,25 +75,35 @@ def parameter_table(model: GPT) -> dict[str, int]:
     if not config.tied:
         parts["head"] = count("head.")
     if len(own) < len(weights):
-        parts["adapters"] = sum(weight.numel() for weight in weights.values()) - sum(own.values())
+        parts["adapters, virtual tokens"] = sum(weight.numel() for weight in weights.values()) - sum(own.values())
     return parts | {"all": sum(parts.values())}
+
+
+def describe_model(model: GPT, job: Job) -> list[str]:
+    """Two lines: the model, and the memory of a step."""
+    config, memory = model.config, memory_bytes(model, job)
+    peak = memory.popitem()[1]
+    n_parameters = sum(weight.numel() for weight in model.parameters())
+    n_learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    learning = f", {n_learning:,} of them learn" if n_learning < n_parameters else ""
+    parts = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in memory.items())
+    return [
+        f"model       {n_parameters:,} parameters{learning}; {config.n_layers} layers, {config.n_heads} heads, "
+        f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
+        f"memory      about {peak / GIB:.2f} GiB at the peak of a step, beside PyTorch itself (MiB: {parts})",
+    ]
 
 
 def announce(model: GPT, job: Job, steps: int, tokens: np.ndarray, trained: bool = False) -> str:
     """The lines a run begins with; `trained` if the model is not new, so that its first loss is its own."""
-    config, memory = model.config, memory_bytes(model, job)
-    peak, n_tokens_step = memory.popitem()[1], job.batch * job.accumulate * (job.length or config.context)
+    config, n_tokens_step = model.config, job.batch * job.accumulate * (job.length or model.config.context)
     n_parameters = sum(weight.numel() for weight in model.parameters())
     n_learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    learning = f", {n_learning:,} of them learn" if n_learning < n_parameters else ""
     entropy = unigram_entropy(tokens, config.vocab_size)
     spent = steps * n_tokens_step
     epochs = spent / max(1, len(tokens))
-    parts = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in memory.items())
     lines = [
-        f"model       {n_parameters:,} parameters{learning}; {config.n_layers} layers, {config.n_heads} heads, "
-        f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
-        f"memory      about {peak / GIB:.2f} GiB at the peak of a step, beside PyTorch itself (MiB: {parts})",
+        *describe_model(model, job),
         f"data        {len(tokens):,} training tokens; {steps:,} steps of {n_tokens_step:,} "
         f"= {epochs:.1f} epochs, {(4 * n_parameters + 2 * n_learning) * spent:.1e} floating-point operations",
     ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from minigpt.files import write_atomic
 
 
 class Log:
-    """Appends records to run/metrics.jsonl: {"kind": "train" | "eval" | "sample" | "final", "step": N, ...}.
+    """Appends records to run/metrics.jsonl: {"kind": "method" | "train" | "eval" | "sample" | "final", "step": N, ...}.
 
     When a run goes on from step N, what was recorded after N is dropped: it is going to happen again.
     """
@@ -35,12 +36,12 @@ class Log:
             for name, value in values.items():
                 if isinstance(value, str):
                     self.board.add_text(f"{kind}/{name}", value, step)
-                else:
+                elif isinstance(value, int | float):
                     self.board.add_scalar(f"{kind}/{name}", value, step)
 
-    def best(self, name: str) -> float:
-        """The lowest value an evaluation has found, resumed ones included."""
-        return min((values[name] for values in self.evaluations), default=math.inf)
+    def best(self, score) -> tuple:
+        """The lowest score of an evaluation, resumed ones included."""
+        return min(map(score, self.evaluations), default=(math.inf,))
 
     def advance(self, loss: float, tokens_per_second: float):
         self.bar.set_postfix_str(
@@ -93,6 +94,9 @@ def peak_memory() -> int:
     """Most bytes this process has held: on the GPU where one is used, else resident in RAM; 0 where unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():  # what Linux gives to getrusage may be that of the process which began this one
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
     try:
         import resource
         import sys

@@ -2,6 +2,7 @@
 
     for each step:
         gradient of  sum of losses / supervised tokens of the whole step     over its micro-batches
+                     (and so for every part of a loss that has several: objective.py)
         clip, step, forget
         now and then: log, evaluate, sample, save
 
@@ -26,15 +27,32 @@ from minigpt.training.options import LoopConfig
 from minigpt.training.streams import stream_seed
 
 
+def by_loss(found: dict) -> tuple:
+    """Order of evaluations."""
+    return (found["loss"],)
+
+
+def in_bits(found: dict) -> str:
+    """An evaluation of a language model in words."""
+    return f"loss {found['loss']:.3f}, perplexity {found['perplexity']:.1f}, {found['bits_per_byte']:.3f} bits per byte"
+
+
+def nothing(step: int):
+    """Before most steps."""
+
+
 @dataclass(frozen=True)
 class Hooks:
     """What happens beside learning: each is called with what it needs and must not touch the model's weights."""
 
     learning_rate: Callable[[int], float]  # step -> rate
-    evaluate: Callable[[], dict]  # -> record with loss, perplexity, bits_per_byte
-    sample: Callable[[int], str]  # step -> text
+    evaluate: Callable[[], dict]  # -> record with loss, and what else is known
+    sample: Callable[[int], str]  # step -> text; "": nothing to show
     improved: Callable[[], None]  # validation has never been better
     save: Callable[[Progress], None]
+    score: Callable[[dict], tuple] = by_loss  # of such a record: the lower the better
+    say: Callable[[dict], str] = in_bits  # such a record in words
+    before_step: Callable[[int], None] = nothing  # what must be so before this step, such as which weights learn
 
 
 def fit(
@@ -72,6 +90,7 @@ def fit(
 def _timed_step(model, optimizer, batches, config, hooks: Hooks, before: Progress, clip: float, compute: Compute):
     """One step, and what the log records of it. Where it is not finite the weights from before it are saved first."""
     began, rate = time.perf_counter(), hooks.learning_rate(before.step)
+    hooks.before_step(before.step)
     try:
         loss, norm, tokens = train_step(model, optimizer, batches, config, before.step, rate, clip, compute)
     except NotFinite as problem:
@@ -103,11 +122,11 @@ def train_step(
     with compute.part("data"):
         numbers = range(first, first + config.accumulate)
         micro_batches = {k: batch.to(compute.device) for k, batch in ranks.deal(batches, numbers)}
-        (n_targets,) = ranks.sum(sum(batch.n_targets for batch in micro_batches.values()))
+        *counts, n_tokens = ranks.sum(*compute.count(micro_batches.values()))
 
     def loss_of(k: int) -> Tensor:
         torch.manual_seed(stream_seed(config.seed, "dropout", step, k))
-        return compute.loss(micro_batches[k]) / max(1, n_targets)
+        return compute.loss(micro_batches[k], counts)
 
     try:
         loss = add_gradients(loss_of, list(micro_batches), compute)
@@ -126,20 +145,20 @@ def train_step(
             optimizer.step()
         compute.precision.update()
         optimizer.zero_grad(set_to_none=True)
-    return loss, None if skipped else norm, n_targets
+    return loss, None if skipped else norm, n_tokens
 
 
 def add_gradients(loss_of: Callable[[int], Tensor], micro_batches: list[int], compute: Compute) -> float:
     """Leave the gradients of all micro-batches, of all processes, in the weights; returns the sum of their losses."""
     total = torch.zeros((), device=compute.device)
     for k in micro_batches:
-        compute.ranks.expect(compute.model, last=k == micro_batches[-1])
+        compute.ranks.expect(compute.module, last=k == micro_batches[-1])
         with compute.part("forward"):
             loss = loss_of(k)
         with compute.part("backward"):
             compute.precision.backward(loss)
         total += loss.detach()
-    compute.ranks.add_gradients(compute.model)
+    compute.ranks.add_gradients(compute.module)
     return compute.ranks.total(total).item()
 
 
@@ -156,15 +175,11 @@ def _now_and_then(config: LoopConfig, hooks: Hooks, log: Log, progress: Progress
         log.record("train", step, **values)
     if last or (config.eval_every and step % config.eval_every == 0):
         found = hooks.evaluate()
-        if found["loss"] < log.best("loss"):
+        if not config.eval_every or hooks.score(found) < log.best(hooks.score):  # judged only once, the last is kept
             hooks.improved()
         log.record("eval", step, **found)
-        log.say(
-            f"step {step}: validation loss {found['loss']:.3f}, perplexity {found['perplexity']:.1f}, "
-            f"{found['bits_per_byte']:.3f} bits per byte"
-        )
-    if config.sample_every and step % config.sample_every == 0 and not last:
-        text = hooks.sample(step)
+        log.say(f"step {step}: validation {hooks.say(found)}")
+    if config.sample_every and step % config.sample_every == 0 and not last and (text := hooks.sample(step)):
         log.record("sample", step, text=text)
         log.say(f"--- sample after step {step}\n{text}\n---")
     if config.save_every and step % config.save_every == 0 and not last:

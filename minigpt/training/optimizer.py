@@ -10,6 +10,8 @@ the same share, whereas a penalty, part of the gradient g, is divided by sqrt(v^
 Penalties can be had beside it, for any of the three:  loss + l1 sum |w| + l2 / 2 sum w^2  over matrices and embeddings.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,16 +20,19 @@ from minigpt.training.muon import Muon
 from minigpt.training.options import OptimizerConfig
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, config: OptimizerConfig, head: Sequence[Tensor] = (), head_scale: float = 1.0
+) -> torch.optim.Optimizer:
     """The optimizer of what learns in `model`, at rate 0: the loop sets it, times the `lr_scale` of each group.
 
-    The fused kernels are one pass over memory instead of a dozen; every device of today has them.
+    `head` are the weights of a task's head, which may learn faster or slower. The fused kernels are one pass over
+    memory instead of a dozen; every device of today has them.
 
     >>> model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4))
     >>> [group["name"] for group in make_optimizer(model, OptimizerConfig()).param_groups]
     ['embeddings', 'matrices', 'vectors']
     """
-    groups, betas = make_groups(model, config), (config.beta1, config.beta2)
+    groups, betas = make_groups(model, config, head, head_scale), (config.beta1, config.beta2)
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
     elif config.optimizer == "adamw":
@@ -39,23 +44,32 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     return optimizer
 
 
-def make_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
+def make_groups(
+    model: nn.Module, config: OptimizerConfig, head: Sequence[Tensor] = (), head_scale: float = 1.0
+) -> list[dict]:
     """What learns, each weight once: embeddings with the head, other matrices, and vectors, which do not decay.
 
-    Virtual tokens and prefixes of a tuning method are vectors, however they are stored.
+    Virtual tokens and prefixes of a tuning method are vectors, however they are stored, and so is what makes them.
     """
+    config = config.decided(new=True)
     ends = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     ends |= {id(weight) for name, weight in model.named_parameters() if name == "head.weight"}
-    weights = {"embeddings": [], "matrices": [], "vectors": []}
+    own = {id(weight) for weight in head}
+    weights = {"embeddings": [], "matrices": [], "vectors": [], "head": [], "head's vectors": []}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            virtual = name.startswith("prefixes.") or name.endswith(".table")
+            virtual = not {"prefixes", "prompts"}.isdisjoint(name.split("."))
             matrix = weight.ndim == 2 and not virtual
-            weights["embeddings" if id(weight) in ends else "matrices" if matrix else "vectors"].append(weight)
+            kind = "embeddings" if id(weight) in ends else "matrices" if matrix else "vectors"
+            if id(weight) in own:
+                kind = "head's vectors" if kind == "vectors" else "head"
+            weights[kind].append(weight)
     groups = [
         {"name": "embeddings", "lr_scale": config.embed_lr, "weight_decay": config.weight_decay},
         {"name": "matrices", "lr_scale": 1.0, "weight_decay": config.weight_decay},
         {"name": "vectors", "lr_scale": 1.0, "weight_decay": 0.0},
+        {"name": "head", "lr_scale": head_scale, "weight_decay": config.weight_decay},
+        {"name": "head's vectors", "lr_scale": head_scale, "weight_decay": 0.0},
     ]
     return [group | {"params": weights[group["name"]]} for group in groups if weights[group["name"]]]
 
@@ -64,7 +78,7 @@ def make_groups(model: nn.Module, config: OptimizerConfig) -> list[dict]:
 def add_penalties(optimizer: torch.optim.Optimizer, l1: float, l2: float):
     """g = g + l1 sign(w) + l2 w, the gradient of the penalties, just before the step and so after clipping."""
     for group in optimizer.param_groups:
-        for weight in group["params"] if group["name"] != "vectors" else []:
+        for weight in group["params"] if not group["name"].endswith("vectors") else []:
             if weight.grad is not None:
                 weight.grad.add_(weight.sign(), alpha=l1).add_(weight, alpha=l2)
 

@@ -14,6 +14,7 @@ from minigpt.errors import Error, nearest
 EMBEDDED = Path(__file__).parents[2] / "data" / "notes.jsonl"
 # name: blocks, heads, width; with 4,096 tokens 0.9, 4.2, 12 and 29 million parameters
 SIZES = {"tiny": (2, 2, 128), "small": (4, 4, 256), "medium": (6, 6, 384), "large": (8, 8, 512)}
+EMBED_LR = 3.0  # what embeddings of a new model learn faster by than its matrices do with Muon (docs/training.md)
 OPTIMIZERS = ("auto", "adamw", "muon", "sgd")
 SHAPES = {"llama": presets.llama_like, "gpt2": presets.gpt2, "gpt1": presets.gpt1}
 
@@ -144,7 +145,7 @@ class OptimizerConfig:
     beta1: float = 0.9  # adamw: how long the mean gradient is remembered
     beta2: float = 0.95  # adamw: how long its square is, 0.95 as GPT-3; 0.999 is torch's default, slower to forget
     momentum: float = 0.95  # muon and sgd: how long the gradient is remembered
-    embed_lr: float = 1.0  # learning rate of embeddings and head, in multiples of --lr
+    embed_lr: float | None = None  # of embeddings and head, in multiples of --lr; new models by muon: 3, others 1
     l1: float = 0.0  # adds l1 times the sum of |w| over the matrices to the loss: many weights end near 0
     l2: float = 0.0  # adds l2 / 2 times the sum of w^2: with adamw not the same as weight decay
     clip: float = 1.0  # longest gradient, all parameters taken together; 0 switches clipping off
@@ -158,12 +159,14 @@ class OptimizerConfig:
         for name in ("weight_decay", "l1", "l2", "clip"):
             if not getattr(self, name) >= 0:
                 raise Error(f"{name} is {getattr(self, name)}: give 0 to switch it off, or a number above")
-        if not self.embed_lr > 0:
+        if self.embed_lr is not None and not self.embed_lr > 0:
             raise Error(f"embed_lr is {self.embed_lr}: give a number above 0, 1 for the same rate everywhere")
 
     def decided(self, new: bool) -> "OptimizerConfig":
-        """With auto replaced by what it means for a new model, or for one that has learned."""
-        return replace(self, optimizer="muon" if new else "adamw") if self.optimizer == "auto" else self
+        """With auto and None replaced by what they mean for a new model, or for one that has learned."""
+        optimizer = {True: "muon", False: "adamw"}[new] if self.optimizer == "auto" else self.optimizer
+        usual = EMBED_LR if new and optimizer == "muon" else 1.0
+        return replace(self, optimizer=optimizer, embed_lr=usual if self.embed_lr is None else self.embed_lr)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ shards.py). The loop asks them; the model knows of none.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +24,6 @@ from torch import Tensor, nn
 
 from minigpt.corpus.batches import Batch
 from minigpt.errors import Error
-from minigpt.loss import IGNORE
 
 BUCKET_BYTES = 64 << 20  # gradients added at a time: what is copied for it
 
@@ -56,7 +54,7 @@ class Alone:
         for first in range(0, len(numbers), self.count):
             place = first + self.number
             lacking = place >= len(numbers)
-            yield place, blank(batches[numbers[first]]) if lacking else batches[numbers[place]]
+            yield place, batches[numbers[first]].blank() if lacking else batches[numbers[place]]
 
     def check(self, batch_size: int, accumulate: int):
         """Every rank must have something to do."""
@@ -180,7 +178,7 @@ class Replicated(Alone):
     def prepare(self, model: nn.Module):
         """All begin with the main process's weights: two kinds of processor may draw others from one seed."""
         with torch.no_grad():
-            for weight in model.parameters():
+            for weight in (*model.parameters(), *model.buffers()):  # a frozen base in four bits is made of buffers
                 dist.broadcast(weight, 0)
 
     def add_gradients(self, model: nn.Module):
@@ -203,11 +201,6 @@ class Replicated(Alone):
 
     def _whole(self, model: nn.Module, needed: bool, keep: bool = False):
         return nullcontext()
-
-
-def blank(batch: Batch) -> Batch:
-    """The batch without a target."""
-    return replace(batch, targets=torch.full_like(batch.targets, IGNORE), n_targets=0)
 
 
 def buckets(tensors: list[Tensor], most: int = BUCKET_BYTES) -> Iterator[list[Tensor]]:

@@ -1,6 +1,7 @@
 """report.html: one file that shows a run to a person. Curves, samples, configuration, parameters, memory."""
 
 import math
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from minigpt.files import write_atomic
 from minigpt.training.log import read_metrics
 
 
-def write_report(run: Path, title: str, lines: dict[str, float], tables: dict[str, dict]):
+def write_report(
+    run: Path, title: str, lines: dict[str, float], tables: dict[str, dict], pictures: Sequence[dict] = ()
+):
     """Write run/report.html from run/metrics.jsonl: self-contained, no script, opens anywhere.
 
-    `lines` are flat lines of the loss figure (ln V, unigram entropy), `tables` name -> {row: value}. Text is escaped:
-    a sample that looks like HTML is shown, not obeyed.
+    `lines` are flat lines of the loss figure (ln V, unigram entropy), `tables` name -> {row: value}, `pictures` more
+    figures, {"svg", "caption"}. Text is escaped: a sample that looks like HTML is shown, not obeyed.
     """
     import jinja2
 
@@ -30,7 +33,7 @@ def write_report(run: Path, title: str, lines: dict[str, float], tables: dict[st
             title=title,
             final=finals[-1] if finals else None,
             step=finals[-1]["step"] if finals else 0,
-            figures=_figures(trained, evaluated, lines) if trained else [],
+            figures=[*pictures, *(_figures(trained, evaluated, lines) if trained else [])],
             samples=samples[::-1],
             tables=[_table(name, rows) for name, rows in tables.items()],
         )
@@ -49,25 +52,41 @@ def smooth(values: list[float], window: int) -> list[float]:
 
 def _figures(trained: list[dict], evaluated: list[dict], lines: dict[str, float]) -> list[dict]:
     steps, losses = [r["step"] for r in trained], [r["loss"] for r in trained]
+    answers = bool(evaluated) and "accuracy" in evaluated[0]
     loss_figure = draw(
-        "loss, nats a token",
+        "loss, nats" if answers else "loss, nats a token",
         [("training", steps, losses, "#bbb"), ("training, smoothed", steps, smooth(losses, 25), "#444")]
         + [("validation", [r["step"] for r in evaluated], [r["loss"] for r in evaluated], "#c33")],
         lines,
     )
-    bits = draw(
-        "bits per byte",
-        [("validation", [r["step"] for r in evaluated], [r["bits_per_byte"] for r in evaluated], "#c33")],
-        {},
-    )
     rate = draw("learning rate", [("", steps, [r["lr"] for r in trained], "#36c")], {})
     norm = draw("length of the gradient", [("", steps, [r.get("grad_norm") for r in trained], "#393")], {})
+    return [
+        *(_of_answers if answers else _of_text)(evaluated, loss_figure),
+        {"svg": rate, "caption": "The learning rate: warm-up, then the schedule."},
+        {"svg": norm, "caption": "The gradient before clipping: spikes that grow are the first sign of trouble."},
+    ]  # fmt: skip
+
+
+def _of_text(evaluated: list[dict], loss_figure: str) -> list[dict]:
+    steps = [r["step"] for r in evaluated]
+    bits = draw("bits per byte", [("validation", steps, [r["bits_per_byte"] for r in evaluated], "#c33")], {})
     return [
         {"svg": loss_figure, "caption": "The loss starts near ln V (knows nothing), passes the entropy of the token "
          "frequencies (knows which tokens are common), and what it gains below that it has learned from context."},
         {"svg": bits, "caption": "The same in bits per byte of text, which compares models with different tokenizers."},
-        {"svg": rate, "caption": "The learning rate: warm-up, then the schedule."},
-        {"svg": norm, "caption": "The gradient before clipping: spikes that grow are the first sign of trouble."},
+    ]  # fmt: skip
+
+
+def _of_answers(evaluated: list[dict], loss_figure: str) -> list[dict]:
+    steps, curves = [r["step"] for r in evaluated], (("accuracy", "#c33"), ("macro_f1", "#36c"))
+    right = draw(
+        "of the validation records", [(n, steps, [r[n] for r in evaluated], colour) for n, colour in curves], {}
+    )
+    return [
+        {"svg": loss_figure, "caption": "The loss of the answer, and lambda times that of the next token."},
+        {"svg": right, "caption": "The share of right answers, and macro-F1, for which a rare class counts as much as "
+         "a common one."},
     ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ Symbols: t the step about to be made (from 0), n all steps, w warm-up steps, lr 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minigpt.errors import Error, nearest
 
@@ -14,7 +14,7 @@ from minigpt.errors import Error, nearest
 class ScheduleConfig:
     """Learning rate: over the run."""
 
-    lr: float = 4e-3  # peak learning rate
+    lr: float | None = None  # peak learning rate; by default 4e-3 for a new model, else what suits the --method
     schedule: str = "linear"  # linear, cosine, wsd (warm-up, stable, decay) or constant
     warmup: float = 0.05  # steps of linear warm-up; below 1, a share of all steps
     final_lr: float = 0.0  # learning rate of the last step, as a fraction of the peak
@@ -23,13 +23,17 @@ class ScheduleConfig:
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
             raise Error(f"schedule is {self.schedule!r}: {nearest(self.schedule, SCHEDULES)}")
-        if not self.lr > 0:
+        if self.lr is not None and not self.lr > 0:
             raise Error(f"lr is {self.lr}: give a learning rate above 0, say 1e-3")
         if not 0 <= self.final_lr <= 1 or not 0 < self.decay <= 1 or self.warmup < 0:
             raise Error(
                 f"schedule: final_lr {self.final_lr} must lie in [0, 1], decay {self.decay} in (0, 1], "
                 f"warmup {self.warmup} be at least 0"
             )
+
+    def decided(self, lr: float) -> "ScheduleConfig":
+        """With this rate where none was given."""
+        return replace(self, lr=lr) if self.lr is None else self
 
 
 def constant(progress: float, config: ScheduleConfig) -> float:
@@ -73,14 +77,12 @@ def learning_rate(step: int, steps: int, config: ScheduleConfig) -> float:
 
 def picture(steps: int = 1000) -> str:
     """All schedules with their default settings, as an SVG: python -m minigpt.training.schedule > schedules.svg"""
-    from dataclasses import replace
-
     from minigpt.training.report import draw
 
     colours, x = ("#c33", "#36c", "#393", "#888"), list(range(steps))
     curves = []
     for name, colour in zip(SCHEDULES, colours, strict=True):
-        config = replace(ScheduleConfig(schedule=name), lr=1.0)
+        config = ScheduleConfig(schedule=name, lr=1.0)
         curves.append((name, x, [learning_rate(step, steps, config) for step in x], colour))
     return draw("learning rate, in parts of --lr", curves, {})
 

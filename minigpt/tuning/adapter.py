@@ -7,7 +7,7 @@ Shapes: B batch, T time, C channels (d_model), M bottleneck, L blocks.
 
 It acts on what a sub-layer would add to the residual stream, after its output projection and dropout and before the
 sum (figure 2 there, and the code of adapter-bert). The last module of a sub-layer is its dropout: an `Adapted`
-stands in that place, and no weight of the base changes its name. Numbers to learn: 2 L (2 C M + M + C).
+(bottleneck.py) stands in that place, and no weight of the base changes its name. Numbers to learn: 2 L (2 C M + M + C).
 
 Unlike LoRA it cannot be merged: a nonlinearity is between. It is two more products in a row for each sub-layer, which
 a batch of one feels. The cache is untouched, for keys and values are made before it acts.
@@ -18,89 +18,26 @@ which Houlsby et al. train as well, stay frozen here.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from minigpt.config import ACTIVATIONS
 from minigpt.errors import Error, nearest
-from minigpt.linear import Linear
-from minigpt.model import GPT, activate
-from minigpt.tuning import stored
+from minigpt.model import GPT
+from minigpt.tuning import learning, stored
+from minigpt.tuning.bottleneck import SUBLAYERS, Adapted, Adapter, AdapterConfig
 from minigpt.tuning.report import Report
 
-SUBLAYERS = ("attn", "mlp")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """bottleneck M; after which sub-layers; norm: a layer norm before W_down.
-
-    Both matrices start from a normal distribution of `init_std`, cut at two of them (section 2.1 of the paper; its
-    code has 1e-3): A is nearly the identity. With `exact` W_up starts at 0 and A is the identity, bit for bit.
-    """
-
-    bottleneck: int = 64
-    activation: str = "gelu"
-    after: tuple[str, ...] = SUBLAYERS
-    norm: bool = False
-    init_std: float = 1e-2
-    exact: bool = False
-
-    def __post_init__(self):
-        if type(self.bottleneck) is not int or self.bottleneck < 1:
-            raise Error(f"AdapterConfig.bottleneck is {self.bottleneck!r}: give a whole number of at least 1")
-        if self.activation not in ACTIVATIONS:
-            raise Error(
-                f"AdapterConfig.activation is {self.activation!r}: {nearest(str(self.activation), ACTIVATIONS)}"
-            )
-        if not isinstance(self.after, list | tuple) or not self.after or set(self.after) - set(SUBLAYERS):
-            raise Error(f"AdapterConfig.after is {self.after!r}: give one or both of {SUBLAYERS}")
-        object.__setattr__(self, "after", tuple(part for part in SUBLAYERS if part in self.after))
-        if not isinstance(self.init_std, int | float) or not 0 < self.init_std < 1:
-            raise Error(f"AdapterConfig.init_std is {self.init_std!r}: give a number between 0 and 1, such as 0.01")
-        for name in ("norm", "exact"):
-            if not isinstance(getattr(self, name), bool):
-                raise Error(f"AdapterConfig.{name} is {getattr(self, name)!r}: give True or False")
-
-
-class Adapter(nn.Module):
-    """A(h) of above, (..., C) -> (..., C); in float32 where the base has fewer bits."""
-
-    def __init__(self, config: AdapterConfig, width: int):
-        super().__init__()
-        self.config = config
-        self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
-        self.down = Linear(width, config.bottleneck)
-        self.up = Linear(config.bottleneck, width)
-        for matrix in (self.down, self.up):
-            nn.init.trunc_normal_(matrix.weight, std=config.init_std, a=-2 * config.init_std, b=2 * config.init_std)
-            nn.init.zeros_(matrix.bias)
-        if config.exact:
-            nn.init.zeros_(self.up.weight)
-
-    def forward(self, h: Tensor) -> Tensor:
-        x = self.norm(h.to(self.down.weight.dtype))
-        return h + self.up(activate(self.down(x), self.config.activation)).to(h.dtype)
-
-
-class Adapted(nn.Module):
-    """The end of a sub-layer, and after it the one adapter that is at work, or none."""
-
-    def __init__(self, base: nn.Module):
-        super().__init__()
-        self.base = base
-        self.adapters = nn.ModuleDict()
-        self.active: str | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.base(x)
-        return self.adapters[self.active](x) if self.active in self.adapters else x
+Config = AdapterConfig  # as every method calls it
 
 
 def attach(model: GPT, config: AdapterConfig, name: str = "default") -> Report:
     """Put new adapters into every block, freeze the base, and set them to work; several can be held by name.
+
+    What other methods have added goes on learning (learning.py).
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=3, n_heads=2, d_model=32, vocab_size=100, context=16))
@@ -114,10 +51,7 @@ def attach(model: GPT, config: AdapterConfig, name: str = "default") -> Report:
         raise Error(f"adapter: {name!r} is there already: choose another name or detach it first")
     like = model.blocks[0].attn_norm.weight  # floating point also where matrices are quantised
     dtype = torch.promote_types(like.dtype, torch.float32)
-    added = {id(p) for adapted in _adapted(model).values() for p in adapted.adapters.parameters()}
-    base = [p for p in model.parameters() if id(p) not in added]
-    for parameter in base:
-        parameter.requires_grad_(False)
+    learning.freeze(model)
     for block in model.blocks:
         for part in config.after:
             sublayer = getattr(block, part)
@@ -126,8 +60,13 @@ def attach(model: GPT, config: AdapterConfig, name: str = "default") -> Report:
             made = Adapter(config, model.config.d_model).to(like.device, dtype)
             sublayer.dropout.adapters[name] = made.train(model.training)
     use(model, name)
-    learned = _tensors(model, name).values()
-    return Report(sum(t.numel() for t in learned), sum(t.nbytes for t in learned), sum(p.numel() for p in base))
+    return report(model, name)
+
+
+def report(model: GPT, name: str = "default") -> Report:
+    """What learns of the adapters of a name, and what they take on disk."""
+    own = _tensors(model, name).values()
+    return learning.report(model, own, sum(tensor.nbytes for tensor in own))
 
 
 def use(model: GPT, name: str | None):
@@ -136,6 +75,23 @@ def use(model: GPT, name: str | None):
         _check_known(model, name)
     for adapted in _adapted(model).values():
         adapted.active = name
+
+
+@contextmanager
+def rows(model: GPT, names: list[str | None]) -> Iterator[None]:
+    """Inside, row b of every batch has the adapters names[b], or none where it is None; sizes may differ."""
+    for name in names:
+        if name is not None:
+            _check_known(model, name)
+    found = list(_adapted(model).values())
+    before = [adapted.rows for adapted in found]
+    for adapted in found:
+        adapted.rows = tuple(names)
+    try:
+        yield
+    finally:
+        for adapted, was in zip(found, before, strict=True):
+            adapted.rows = was
 
 
 def detach(model: GPT, name: str | None = None):
@@ -152,6 +108,7 @@ def detach(model: GPT, name: str | None = None):
                     del adapted.adapters[gone]
             if not adapted.adapters:
                 getattr(block, part).dropout = adapted.base
+    learning.thaw(model)
 
 
 def names(model: GPT) -> list[str]:
@@ -159,25 +116,28 @@ def names(model: GPT) -> list[str]:
     return list(dict.fromkeys(name for adapted in _adapted(model).values() for name in adapted.adapters))
 
 
-def save(model: GPT, directory, name: str = "default"):
-    """adapter_config.json and adapter_model.safetensors: tensors "blocks.0.attn.down.weight" and so on."""
+def save(model: GPT, directory: str | Path, name: str = "default", base: str = ""):
+    """adapter_config.json and adapter_model.safetensors: tensors "blocks.0.attn.down.weight" and so on.
+
+    `base` is the name of the model they belong to.
+    """
     _check_known(model, name)
     held = next(adapted.adapters[name] for adapted in _adapted(model).values() if name in adapted.adapters)
-    stored.write(directory, "adapter", held.config, _tensors(model, name))
+    stored.write(directory, "adapter", held.config, _tensors(model, name), base=base)
 
 
-def load(model: GPT, directory, name: str = "default") -> Report:
-    """Attach the adapters of a directory under `name`; on an error nothing has changed."""
+def load(model: GPT, directory: str | Path, name: str = "default", trainable: bool = False) -> Report:
+    """Attach the adapters of a directory under `name`, to learn on only if `trainable`; on `Error` all is as before."""
     config = stored.read_config(directory, "adapter", AdapterConfig)
     with torch.device("meta"):
         own = {key: tuple(tensor.shape) for key, tensor in Adapter(config, model.config.d_model).state_dict().items()}
     places = [f"blocks.{i}.{part}" for i in range(model.config.n_layers) for part in config.after]
     found = stored.read_tensors(directory, {f"{place}.{key}": own[key] for place in places for key in own})
-    report = attach(model, config, name)
+    attach(model, config, name)
     with torch.no_grad():
         for key, tensor in _tensors(model, name).items():
-            tensor.copy_(found[key])
-    return report
+            tensor.requires_grad_(trainable).copy_(found[key])
+    return report(model, name)
 
 
 def _adapted(model: GPT) -> dict[str, Adapted]:

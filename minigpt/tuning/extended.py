@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from minigpt.errors import Error, nearest
 from minigpt.model import GPT
+from minigpt.tuning import learning
 from minigpt.tuning.report import Report
 
 
@@ -46,13 +47,17 @@ class Extended(nn.Module):
 
     prompts   name -> a module that makes its rows (P, C) when called: a table, or an encoder
     spans     (name, P) in the order of their ids; "" where a prompt was detached
+    unshifted names whose texts keep their own positions (virtual.py), as files say
     """
+
+    learned_in = "prompts"
 
     def __init__(self, base: nn.Embedding):
         super().__init__()
         self.weight = base.weight
         self.prompts = nn.ModuleDict()
         self.spans: list[tuple[str, int]] = []
+        self.unshifted: set[str] = set()
         self.base = (base,)  # in a tuple: as a submodule its weight would have a second name
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -83,20 +88,19 @@ class Extended(nn.Module):
         return f"{len(self.weight)}, {self.weight.shape[1]}, " + ", ".join(f"{n or '-'}={p}" for n, p in self.spans)
 
 
-def hold(model: GPT, name: str, rows: nn.Module):
-    """Give the model a prompt under `name`: from now on base and earlier prompts are frozen, and this one learns."""
+def hold(model: GPT, name: str, rows: nn.Module, shift: bool = True):
+    """Give the model a prompt under `name`: from now on the base is frozen; who learns of the prompts, says `learn`."""
     check_name(model, name)
     length = len(evaluated(rows))
     embedding = model.token_embedding
     if not isinstance(embedding, Extended):
         embedding = Extended(embedding).train(embedding.training)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None  # AdamW leaves alone what has none, but decays what has zeros
     wide = torch.promote_types(embedding.weight.dtype, torch.float32)
     embedding.prompts[name] = rows.to(embedding.weight.device, wide).train(embedding.training)
     embedding.spans.append((name, length))
+    embedding.unshifted |= set() if shift else {name}
     model.token_embedding = embedding
+    learning.freeze(model)
 
 
 def check_name(model: GPT, name: str):
@@ -154,26 +158,28 @@ def learn(model: GPT, *chosen: str):
     modules = {name: rows_of(model, name) for name in (*names(model), *chosen)}
     for name, module in modules.items():
         module.requires_grad_(name in chosen)
+        if name not in chosen:
+            module.zero_grad(set_to_none=True)  # a gradient of 0 would still be decayed
 
 
 def report(model: GPT, name: str) -> Report:
-    """What learns now, what a saved prompt takes, and the rest of the model."""
-    learned = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    everything = sum(weight.numel() for weight in model.parameters())
-    weight = next(rows_of(model, name).parameters())
-    stored = len(ids(model, name)) * model.config.d_model * weight.itemsize
-    return Report(learned, stored, everything - learned)
+    """What learns of a prompt, and what it takes on disk: its rows, also where an encoder makes them."""
+    own = list(rows_of(model, name).parameters())
+    return learning.report(model, own, len(ids(model, name)) * model.config.d_model * own[0].itemsize)
 
 
 def detach(model: GPT, name: str | None = None):
     """Take a prompt away, or all of them; the last one gone, the model has the modules and bits it had before.
 
-    Other prompts keep their ids. What was frozen stays so: `freeze(model, "all")` of freeze.py lets it learn again.
+    Other prompts keep their ids.
     """
+    if name is None and not names(model):
+        return
     embedding = holder(model)
     for gone in [name] if name is not None else names(model):
         embedding.ids(gone)
         del embedding.prompts[gone]
+        embedding.unshifted.discard(gone)
         embedding.spans = [("" if held == gone else held, length) for held, length in embedding.spans]
     while embedding.spans and not embedding.spans[-1][0]:
         embedding.spans.pop()
@@ -181,3 +187,4 @@ def detach(model: GPT, name: str | None = None):
         (base,) = embedding.base
         base.weight = embedding.weight
         model.token_embedding = base.train(embedding.training)
+    learning.thaw(model)

@@ -15,10 +15,10 @@ Traps. A prefix of zeros changes the model: its keys score 0 and take their shar
 rotation: in a rotary model they are added after it, as PEFT does. The base's own dropout is on in training mode:
 `model.eval()` turns it off, and a prefix's with it. F has four dimensions, so that optimizer.py does not decay it;
 E, W1 and W2 are matrices, and would decay: give weight_decay=0 with an MLP.
-Attaching freezes everything else, a LoRA adapter too, as lora.attach freezes a prefix: for both to learn, attach one
-after the other and say `model.prefixes.requires_grad_(True)`, with the adapter as the later one.
+Beside LoRA or adapters it learns as they do: attach one after the other, in any order.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from minigpt.config import GPTConfig
 from minigpt.errors import Error, nearest
 from minigpt.model import GPT
-from minigpt.tuning import prefix_files
+from minigpt.tuning import learning, prefix_files
 from minigpt.tuning.past import Entrance, keys_and_values
 from minigpt.tuning.report import Report
 
@@ -78,6 +78,9 @@ class PrefixConfig:
         return cls(length=length, dropout=dropout, **more)
 
 
+Config = PrefixConfig  # as every method calls it
+
+
 class Prefix(nn.Module):
     """What is learned: F itself, or E and the MLP that makes it. Both begin at N(0, 1), the MLP as nn.Linear does."""
 
@@ -97,20 +100,17 @@ class Prefix(nn.Module):
         """F, (P, 2L, G, e)."""
         return self.table if self.config.hidden is None else self.transform(self.embedding).view(self.size)
 
-    def report(self, base: int) -> Report:
-        flat = self()
-        return Report(sum(weight.numel() for weight in self.parameters()), flat.numel() * flat.itemsize, base)
-
 
 class Prefixes(nn.Module):
     """The prefixes of a model, by name: `model.prefixes`."""
 
-    def __init__(self, learning: list[nn.Parameter]):
+    learned_in = "held"
+
+    def __init__(self):
         super().__init__()
         self.held = nn.ModuleDict()
         self.active: str | None = None  # for every row, unless
         self.rows: tuple[str | None, ...] | None = None  # names one for each; generation/reader.py knows the word
-        self.learning = learning  # what learned before
 
     def working(self) -> list[Prefix]:
         names = dict.fromkeys((self.active,) if self.rows is None else self.rows)
@@ -167,16 +167,26 @@ def _hold(model: GPT, made: Prefix, name: str) -> Report:
     if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name):
         raise Error(f"prefix: {name!r} cannot be a name: give another word without a dot")
     if not hasattr(model, "prefixes"):
-        model.prefixes = Prefixes([weight for weight in model.parameters() if weight.requires_grad])
-        model.prefixes.train(model.training)
+        model.prefixes = Prefixes().train(model.training)
         model.hidden = Entrance(model)
     elif name in model.prefixes.held:
         raise Error(f"prefix: {name!r} is attached already: detach it first, or give another name")
-    base = [weight for key, weight in model.named_parameters() if not key.startswith("prefixes.")]
-    for weight in base:
-        weight.requires_grad_(False)
     model.prefixes.held[name], model.prefixes.active = made, name
-    return made.report(sum(weight.numel() for weight in base))
+    learning.freeze(model)
+    return report(model, name)
+
+
+def report(model: GPT, name: str = "default") -> Report:
+    """What learns of a prefix, and what it takes on disk: F, also where an MLP makes it."""
+    _known(model, name)
+    made = model.prefixes.held[name]
+    stored = math.prod(made.size) * next(made.parameters()).itemsize
+    return learning.report(model, made.parameters(), stored)
+
+
+def names(model: GPT) -> list[str]:
+    """Of all prefixes held."""
+    return list(model.prefixes.held) if hasattr(model, "prefixes") else []
 
 
 def use(model: GPT, name: str | None = None):
@@ -198,6 +208,8 @@ def rows(model: GPT, names: list[str | None]) -> Iterator[None]:
 
 def detach(model: GPT, name: str | None = None):
     """Take a prefix away, or all of them; with the last one gone the model is as before the first."""
+    if name is None and not names(model):
+        return
     _known(model, name)
     held = model.prefixes.held
     for each in list(held) if name is None else [name]:
@@ -205,10 +217,8 @@ def detach(model: GPT, name: str | None = None):
     if model.prefixes.active not in held:
         model.prefixes.active = None
     if not held:
-        learning = model.prefixes.learning
         del model.prefixes, model.hidden
-        for weight in learning:
-            weight.requires_grad_(True)
+    learning.thaw(model)
 
 
 def save(model: GPT, directory: str | Path, name: str = "default", base: str = ""):
@@ -219,14 +229,14 @@ def save(model: GPT, directory: str | Path, name: str = "default", base: str = "
         prefix_files.write(made(), directory, made.shift, made.config.dropout, base)
 
 
-def load(model: GPT, directory: str | Path, name: str = "default") -> Report:
-    """Attach a prefix that was saved, by us or by PEFT; it may be tuned further, as it is, without an MLP."""
+def load(model: GPT, directory: str | Path, name: str = "default", trainable: bool = False) -> Report:
+    """Attach a prefix that was saved, by us or by PEFT; with `trainable` it learns on, as it is, without an MLP."""
     config = model.config
     table, settings = prefix_files.read(directory, config.n_layers, config.n_kv_heads, config.d_head)
     made = Prefix(PrefixConfig(length=len(table), **settings), config)
     weight = next(model.parameters())
     made.to(weight.device, torch.promote_types(weight.dtype, torch.float32)).table.data.copy_(table)
-    return _hold(model, made.train(model.training), name)
+    return _hold(model, made.train(model.training).requires_grad_(trainable), name)
 
 
 def _known(model: GPT, *names: str | None):

@@ -11,7 +11,7 @@ prompt is ids before a text:
     generate(model, [prompt.with_prompt(model, text) for text in texts])
     prompt.save(model, "prompts/radiology");   prompt.load(model, "prompts/radiology", name="radiology")
 
-There is no `use`: the ids of a row say which prompt it has, and rows without any are the base's.
+There is no `use`: the ids of a row say which prompt it has, and rows without any are the base's (see __init__.py).
 
 Traps. A prompt of learned positions moves the text (virtual.py, `unshifted`). Weight decay must not pull at the
 vectors: the parameter is called `table`. overflow="slide" forgets the prompt with the rest. Keep dropout as you would
@@ -29,11 +29,11 @@ from minigpt.model import GPT
 from minigpt.tuning import prompt_files
 from minigpt.tuning.extended import check_name, detach, evaluated, hold, ids, learn, names, report, rows_of
 from minigpt.tuning.report import Report
-from minigpt.tuning.virtual import own_positions, prepend, unshifted, with_prompt
+from minigpt.tuning.virtual import own_positions, prepend, rows, unshifted, with_prompt
 
 __all__ = [
-    "PromptConfig", "Table", "attach", "detach", "ids", "learn", "load", "names", "own_positions", "prepend", "save",
-    "unshifted", "with_prompt",
+    "PromptConfig", "Table", "attach", "detach", "ids", "learn", "load", "names", "own_positions", "prepend", "rows",
+    "save", "unshifted", "with_prompt",
 ]  # fmt: skip
 
 STARTS = ("vocabulary", "uniform", "text", "labels")
@@ -77,6 +77,9 @@ class PromptConfig:
             raise Error(f"PromptConfig.labels: {len(self.labels)} labels for {self.length} rows, each of at least 1 id")
 
 
+Config = PromptConfig  # as every method calls it
+
+
 class Table(nn.Module):
     """Rows that are themselves what learns, (P, C). `config` says what they came from."""
 
@@ -89,7 +92,7 @@ class Table(nn.Module):
 
 
 def attach(model: GPT, config: PromptConfig | None = None, name: str = "default") -> Report:
-    """A new prompt under `name`; it learns, and everything else of the model is frozen (see `learn`).
+    """A new prompt under `name`; it learns, base and other prompts do not (see `learn`), other methods as before.
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
@@ -128,9 +131,13 @@ def start(weight: Tensor, config: PromptConfig) -> Tensor:
     return torch.cat([*(weight[list(label)].mean(0, keepdim=True) for label in config.labels), drawn])
 
 
-def save(model: GPT, directory: str | Path, name: str = "default", base: str = ""):
-    """Write a prompt in PEFT's format; `base` is the name of the model it belongs to."""
+def save(model: GPT, directory: str | Path, name: str = "default", base: str = "", shift: bool | None = None):
+    """Write a prompt in PEFT's format; `base` is the name of the model it belongs to.
+
+    `shift` False notes that it was tuned `unshifted`, which PEFT does not know of; None: what a loaded one says.
+    """
     values = {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM"}  # how it began: nothing is drawn at loading
+    values |= prompt_files.shifted(model, name, shift)
     prompt_files.write(model, directory, evaluated(rows_of(model, name)), values, base)
 
 
@@ -140,7 +147,8 @@ def load(model: GPT, directory: str | Path, name: str = "default", trainable: bo
     The base is frozen, and the prompt unless `trainable`.
     """
     check_name(model, name)
-    _, table = prompt_files.read(model, directory, ("PROMPT_TUNING", "P_TUNING"))
-    hold(model, name, Table(table, None))
-    learn(model, *[name] * trainable)
+    values, table = prompt_files.read(model, directory, ("PROMPT_TUNING", "P_TUNING"))
+    hold(model, name, Table(table, None).requires_grad_(trainable), values.get("minigpt_shift", True))
+    if trainable:
+        learn(model, name)
     return report(model, name)

@@ -22,6 +22,7 @@ ENCODER = ("encoder_reparameterization_type", "encoder_hidden_size", "encoder_nu
 NEUTRAL = (
     "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "num_attention_heads",
     "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs",
+    "minigpt_shift",  # false where texts keep their own positions: see `virtual.rows`
 )  # fmt: skip
 
 
@@ -46,6 +47,12 @@ def write(model: GPT, directory: str | Path, table: Tensor, values: dict, base: 
     files |= {TENSORS: save({KEY: table}, metadata={"format": "pt"})}
     files |= {CONFIG: (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()}
     _write_all(directory, list(files.items()))
+
+
+def shifted(model: GPT, name: str, shift: bool | None) -> dict:
+    """What a file says of the positions of texts, where they are not PEFT's; None: as the prompt is held."""
+    shift = name not in model.token_embedding.unshifted if shift is None else shift
+    return {} if shift else {"minigpt_shift": False}
 
 
 def _write_all(directory: Path, files: list[tuple[str, bytes]]):
@@ -86,6 +93,7 @@ def _config(path: Path, kinds: tuple[str, ...]) -> dict:
     for key, allowed in (
         ("task_type", (None, "CAUSAL_LM")),
         ("num_transformer_submodules", (None, 1)),
+        ("minigpt_shift", (None, True, False)),
         ("modules_to_save", (None, [])),
     ):
         if values.get(key) not in allowed:

@@ -32,11 +32,11 @@ from minigpt.tuning.extended import check_name, detach, evaluated, hold, ids, le
 from minigpt.tuning.prompt import Table, check_length
 from minigpt.tuning.report import Report
 from minigpt.tuning.strict import read_tensors
-from minigpt.tuning.virtual import check_room, own_positions, prepend, unshifted, with_prompt
+from minigpt.tuning.virtual import check_room, own_positions, prepend, rows, unshifted, with_prompt
 
 __all__ = [
-    "Encoder", "PTuningConfig", "attach", "detach", "ids", "learn", "load", "names", "own_positions", "prepend", "save",
-    "template", "unshifted", "with_prompt",
+    "Encoder", "PTuningConfig", "attach", "detach", "ids", "learn", "load", "names", "own_positions", "prepend", "rows",
+    "save", "template", "unshifted", "with_prompt",
 ]  # fmt: skip
 
 ENCODERS = ("lstm", "mlp")
@@ -76,6 +76,9 @@ class PTuningConfig:
         return self.hidden or (max(1, d_model // 2) if self.encoder == "lstm" else d_model)
 
 
+Config = PTuningConfig  # as every method calls it
+
+
 class Encoder(nn.Module):
     """Makes the rows of a prompt, (P, C), from a table of its own."""
 
@@ -98,7 +101,7 @@ class Encoder(nn.Module):
 
 
 def attach(model: GPT, config: PTuningConfig | None = None, name: str = "default") -> Report:
-    """A new prompt with its encoder under `name`; they learn, and everything else of the model is frozen.
+    """A new prompt with its encoder under `name`; they learn, base and other prompts do not, other methods as before.
 
     >>> from minigpt import GPTConfig
     >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
@@ -135,41 +138,47 @@ def template(model: GPT, parts: Sequence[int | Sequence[int]], name: str = "defa
     return tokens
 
 
-def save(model: GPT, directory: str | Path, name: str = "default", base: str = "", encoder: bool = False):
-    """Write the rows in PEFT's format; with `encoder`, beside them what makes them, so that tuning can go on."""
-    rows, directory = rows_of(model, name), Path(directory)
-    if not isinstance(rows.config, PTuningConfig) or (encoder and not isinstance(rows, Encoder)):
+def save(
+    model: GPT, directory: str | Path, name: str = "default", base: str = "", encoder: bool = False,
+    shift: bool | None = None,
+):  # fmt: skip
+    """Write the rows in PEFT's format; with `encoder`, beside them what makes them, so that tuning can go on.
+
+    `shift` as in prompt.py.
+    """
+    made, directory = rows_of(model, name), Path(directory)
+    if not isinstance(made.config, PTuningConfig) or (encoder and not isinstance(made, Encoder)):
         kind = "of P-tuning" if not encoder else "that has its encoder"
         raise Error(f"{directory}: not saved: {name!r} is no prompt {kind}: save it as prompt tuning's, by prompt.save")
-    config = rows.config
+    config = made.config
     values = {
         "peft_type": "P_TUNING",
         "encoder_reparameterization_type": config.encoder.upper(),
         "encoder_hidden_size": config.width(model.config.d_model),
         "encoder_num_layers": config.layers,
         "encoder_dropout": config.dropout,
-    }
-    more = {FILE: {key: tensor.cpu() for key, tensor in rows.state_dict().items()}} if encoder else {}
-    prompt_files.write(model, directory, evaluated(rows), values, base, more)
+    } | prompt_files.shifted(model, name, shift)
+    more = {FILE: {key: tensor.cpu() for key, tensor in made.state_dict().items()}} if encoder else {}
+    prompt_files.write(model, directory, evaluated(made), values, base, more)
     if not encoder:
         (directory / FILE).unlink(missing_ok=True)  # it would belong to other rows
 
 
-def load(model: GPT, directory: str | Path, name: str = "default", encoder: bool = False) -> Report:
-    """Hold a stored prompt, ours or PEFT's, frozen; with `encoder`, what makes it too, and tuning goes on from there.
+def load(
+    model: GPT, directory: str | Path, name: str = "default", trainable: bool = False, encoder: bool = False
+) -> Report:
+    """Hold a stored prompt, ours or PEFT's; with `encoder`, what makes it too, and tuning goes on from there.
 
-    On `Error` nothing has changed.
+    Without it the rows are a table, which learns only if `trainable`. On `Error` nothing has changed.
     """
     check_name(model, name)
     directory = Path(directory)
     values, table = prompt_files.read(model, directory, ("P_TUNING",))
     config = _config(values, directory)
-    if not encoder:
-        hold(model, name, Table(table, config))
-        learn(model)
-        return report(model, name)
-    hold(model, name, _encoder(config, directory, table))
-    learn(model, name)
+    made = _encoder(config, directory, table) if encoder else Table(table, config).requires_grad_(trainable)
+    hold(model, name, made, values.get("minigpt_shift", True))
+    if encoder or trainable:
+        learn(model, name)
     return report(model, name)
 
 

@@ -17,6 +17,10 @@ class Report:
     stored: int
     base: int  # parameters that stay as they are
 
+    def record(self) -> dict[str, int]:
+        """As numbers for a log."""
+        return {"trains": self.parameters, "stored": self.stored, "base": self.base}
+
     def __str__(self) -> str:
         total = self.parameters + self.base
         share = f"{self.parameters:,} of {total:,} ({100 * self.parameters / max(1, total):.4f} %)"

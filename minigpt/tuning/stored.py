@@ -14,16 +14,21 @@ from minigpt.files import write_atomic
 from minigpt.tensor_files import write_tensors
 from minigpt.tuning import strict
 
+BASE = "base_model_name_or_path"  # PEFT's word
 
-def write(directory: str | Path, method: str, config, tensors: dict[str, Tensor], name: str = "adapter"):
-    """Each file whole or not at all; `config` is a dataclass of plain values."""
+
+def write(
+    directory: str | Path, method: str, config, tensors: dict[str, Tensor], name: str = "adapter", base: str = ""
+):
+    """Each file whole or not at all; `config` is a dataclass of plain values, `base` the name of the model below."""
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise Error(f"{directory}: not saved: {key} holds NaN or infinity")
     directory = Path(directory)
     plain = {key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}
     write_tensors(directory / f"{name}_model.safetensors", plain)
-    text = json.dumps({"method": method} | asdict(config), indent=2) + "\n"
+    values = {"method": method, BASE: base or None} | asdict(config)
+    text = json.dumps(values, indent=2) + "\n"
     write_atomic(directory / f"{name}_config.json", text)
 
 
@@ -33,6 +38,7 @@ def read_config(directory: str | Path, method: str, kind: type, name: str = "ada
     values = strict.read_json(file, f"give a directory that {method}.save has written")
     if (found := values.pop("method", None)) != method:
         raise Error(f'{file}: expected "method": {method!r}, found {found!r}: it was written by something else')
+    values.pop(BASE, None)
     known = {field.name for field in fields(kind)}
     for key in values:
         if key not in known:

@@ -24,15 +24,18 @@ from minigpt.tuning.extended import ids
 
 
 class Unshifted(nn.Module):
-    """Learned positions for rows that begin with P virtual tokens: p if p < P, else p - P. `weight` is the base's."""
+    """Learned positions for rows that begin with P virtual tokens: p if p < P, else p - P. `weight` is the base's.
 
-    def __init__(self, base: nn.Embedding, length: int):
+    `rows` says P for each row, if they differ; generation/reader.py knows the word.
+    """
+
+    def __init__(self, base: nn.Embedding, length: int, rows: tuple[int, ...] | None = None):
         super().__init__()
-        self.weight, self.length = base.weight, length
+        self.weight, self.length, self.rows = base.weight, length, rows
 
     def forward(self, positions: Tensor) -> Tensor:
-        own = torch.where(positions < self.length, positions, positions - self.length)
-        return F.embedding(own, self.weight)
+        first = self.length if self.rows is None else torch.tensor(self.rows, device=positions.device)[:, None]
+        return F.embedding(torch.where(positions < first, positions, positions - first), self.weight)
 
 
 @contextmanager
@@ -40,11 +43,37 @@ def unshifted(model: GPT, name: str = "default") -> Iterator[None]:
     """Inside, texts after this prompt keep their own positions: in training, evaluation and decoding alike.
 
     Every row must begin with the prompt, or with another of its length; `with_prompt` and `prepend` see to it. The
-    context still holds P + n tokens. For rows that differ, or scattered prompts, give `own_positions` to the model;
-    decoding cannot do that, as each row would need a count of its own.
+    context still holds P + n tokens. For rows that differ see `rows`; for scattered prompts give `own_positions` to the
+    model, in training.
     """
+    base = unshift(model, name)
+    try:
+        yield
+    finally:
+        model.position_embedding = base
+
+
+def unshift(model: GPT, name: str = "default") -> nn.Module:
+    """The same from now on; returns the positions of before, to be put back."""
     length, base = len(ids(model, name)), _learned_positions(model)
     model.position_embedding = Unshifted(base, length)
+    return base
+
+
+@contextmanager
+def rows(model: GPT, names: Sequence[str | None]) -> Iterator[None]:
+    """Inside, row b of every batch begins with the prompt names[b], or none: `with_prompt` puts it there, as ids.
+
+    All there is to do is for prompts that were stored as unshifted: their texts keep their own positions.
+    """
+    known = [ids(model, name) if name is not None else [] for name in names]
+    apart = getattr(model.token_embedding, "unshifted", ())
+    lengths = tuple(len(each) if name in apart else 0 for each, name in zip(known, names, strict=True))
+    if not any(lengths):
+        yield
+        return
+    base = _learned_positions(model)
+    model.position_embedding = Unshifted(base, lengths[0], lengths if len(set(lengths)) > 1 else None)
     try:
         yield
     finally:
@@ -82,7 +111,7 @@ def with_prompt(model: GPT, tokens: Sequence[int], name: str | None = "default")
     """
     virtual = [] if name is None else ids(model, name)
     place = getattr(model, "position_embedding", None)
-    if isinstance(place, Unshifted) and len(virtual) != place.length:
+    if isinstance(place, Unshifted) and place.rows is None and len(virtual) != place.length:
         raise Error(
             f"positions are unshifted by {place.length}, but {name!r} has {len(virtual)} virtual tokens: "
             "rows read together must then begin with as many"

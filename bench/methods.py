@@ -1,0 +1,204 @@
+"""Every tuning method on one frozen base: same text, same steps, three seeds; what it learns, costs and achieves.
+
+    python bench/methods.py                                  what is not yet in --out, then the tables and the picture
+    python bench/methods.py --sets headers --methods lora,full --seeds 0
+    python bench/methods.py --choose --sets headers          the learning rates, tried on a part of the training texts
+
+First a base is trained on unlabelled text, the training texts of all sets among it, no validation text (clinical.py);
+then `train.py --task classify` tunes it by each method. A run is its command: OUT/runs/SET/METHOD-SEED holds what it
+left and result.json. Quality is that of the last step on the validation tenth, which nothing was chosen by: rates come
+from --choose, whose validation is a tenth of the training texts, as does alpha of naive Bayes (bayes.py).
+
+Times are the processor's, one thread; memory is the most that the process held, PyTorch's own included.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import minigpt  # noqa: E402
+import train  # noqa: E402
+from bench import bayes, clinical, methods_report  # noqa: E402
+from minigpt.files import write_atomic  # noqa: E402
+from minigpt.metrics import Scores, confusion  # noqa: E402
+from minigpt.tokenizer import Tokenizer  # noqa: E402
+from minigpt.tuning import options as tuning  # noqa: E402
+
+INNER = 0.19  # of the hashes: the lowest tenth is validation, the next nine hundredths are a tenth of the rest
+SHAPE = ["--n-layers=4", "--n-heads=4", "--d-model=192", "--context=256"]
+BASE_STEPS = 2280  # once through the text
+RATES = tuning.RATES | {"prefix": 1e-3}  # train.py's own; where --choose found a better one, that
+TIMED = "headers"  # the set whose steps are timed
+# What a run loads when it gets there, loaded before the first is forked: a sixth of its time.
+LIBRARIES = ("torch._dynamo", "matplotlib.figure", "minigpt.training.launch", "minigpt.training.building")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method gets on a set: steps of 8 texts, cut to so many tokens."""
+
+    steps: int
+    context: int
+
+
+BUDGETS = {
+    "headers": Budget(350, 48),
+    "abstracts": Budget(420, 96),
+    "roles": Budget(350, 64),
+    "departments": Budget(350, 48),
+    "notes": Budget(350, 96),
+}
+
+
+def run(arguments: list[str], out: Path) -> dict:
+    """`python train.py arguments`, in a process that has its libraries from this one: processor seconds, peak MiB."""
+    words = [*arguments, f"--out={out}", "--threads=1", "--overwrite"]
+    out.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    if not (child := os.fork()):
+        with (out / "log.txt").open("w") as log:
+            os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+            sys.argv, status = ["train.py", *words], 1
+            try:
+                status = train.main()
+            except minigpt.Error as problem:
+                print(problem, flush=True)
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+    _, status, used = os.wait4(child, 0)
+    if status:
+        sys.exit(f"python train.py {' '.join(words)}\n{(out / 'log.txt').read_text()[-2000:]}")
+    return {"seconds": used.ru_utime + used.ru_stime, "mib": used.ru_maxrss / 1024}
+
+
+def make_sets(sets: list[str], out: Path) -> dict[str, clinical.Split]:
+    """The sets as files, and their sides; beside them the training texts alone, for --choose."""
+    splits = {}
+    for name in sets:
+        path = out / "sets" / f"{name}.jsonl"
+        if not path.is_file():
+            clinical.write(path, clinical.derive(name))
+        splits[name] = clinical.split(path)
+        clinical.write(out / "inner" / f"{name}.jsonl", dict(splits[name].train))
+    return splits
+
+
+def make_base(splits: dict[str, clinical.Split], out: Path, steps: int) -> Path:
+    """The base: trained once."""
+    base = out / "base"
+    if not (base / "model.safetensors").is_file():
+        lines = (json.dumps({"text": text}, ensure_ascii=False) for text in clinical.base_texts(splits))
+        write_atomic(out / "base.jsonl", "".join(line + "\n" for line in lines))
+        data = [f"--data={out / 'base.jsonl'}", "--field=text", "--validation=0.005", f"--steps={steps}"]
+        run([*data, *SHAPE, "--batch-size=8", "--eval-every=500", "--sample-every=0", "--save-every=0"], base)
+    return base
+
+
+def baselines(name: str, split: clinical.Split, out: Path) -> dict:
+    """Naive Bayes on whole texts and on the tokens a model sees, and the commonest class, on the validation side."""
+    inner = clinical.split(out / "inner" / f"{name}.jsonl", INNER)
+    tokenizer, room = Tokenizer.load(out / "base"), BUDGETS[name].context - 2  # beside start and extract
+    sides = {"bayes": (split.train, inner.train, inner.validation, split.validation)}
+    sides["bayes_cut"] = tuple(cut(side, tokenizer, room) for side in sides["bayes"])
+    truth = [label for _, label in split.validation]
+    classes = sorted({label for _, label in (*split.train, *split.validation)})
+    answers = {who: naive_bayes(*given) for who, given in sides.items()}
+    answers["commonest"] = [Counter(label for _, label in split.train).most_common(1)[0][0]] * len(truth)
+    found = {"train": len(split.train), "validation": len(truth), "classes": len(classes)}
+    for who, given in answers.items():
+        scores = Scores(confusion(*([classes.index(c) for c in side] for side in (truth, given)), len(classes)))
+        found[who] = {"accuracy": scores.accuracy, "macro_f1": scores.macro_f1}
+    return found
+
+
+def cut(side: list[tuple[str, str]], tokenizer: Tokenizer, room: int) -> list[tuple[str, str]]:
+    """Every text up to its `room`-th token."""
+    ids = tokenizer.encode_batch([text for text, _ in side])
+    return [(tokenizer.decode(kept[:room]), label) for kept, (_, label) in zip(ids, side, strict=True)]
+
+
+def naive_bayes(train, inner_train, inner_validation, asked) -> list[str]:
+    """Its answers, with the alpha that is best on a part of the training texts."""
+    alpha = bayes.best_alpha(inner_train, inner_validation)
+    return bayes.NaiveBayes(*zip(*train, strict=True), alpha).answers([text for text, _ in asked])
+
+
+def tune(name: str, method: str, seed: int, rate: float, steps: int, out: Path, choose: bool = False) -> dict:
+    """One run, or what is left of it: accuracy, macro-F1, parameters, bytes, processor seconds, peak."""
+    kind = "choose" if choose else "runs" if steps == BUDGETS[name].steps else "start"
+    folder = out / kind / name / (f"{method}-{rate:g}" if choose else f"{method}-{seed}")
+    asked = {"rate": rate, "seed": seed} | asdict(BUDGETS[name]) | {"steps": steps}
+    record = folder / "result.json"
+    if record.is_file() and (known := json.loads(record.read_text()))["asked"] == asked:
+        return known
+    data = out / ("inner" if choose else "sets") / f"{name}.jsonl"
+    used = run(
+        [
+            f"--init={out / 'base'}", f"--method={method}", "--task=classify", f"--data={data}", "--field=text",
+            "--label=label", f"--validation={INNER if choose else clinical.VALIDATION}", f"--steps={steps}",
+            f"--context={BUDGETS[name].context}", "--batch-size=8", f"--lr={rate:g}", f"--seed={seed}",
+            "--lm-weight=0", "--eval-every=0", "--sample-every=0", "--save-every=0",
+        ],
+        folder,
+    )  # fmt: skip
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = {kind: next(r for r in records[::-1] if r["kind"] == kind) for kind in ("method", "final")}
+    result = {"asked": asked, **used}
+    result |= {key: found["final"][key] for key in ("accuracy", "macro_f1", "loss")}
+    result |= {key: found["method"][key] for key in ("trains", "stored")}
+    write_atomic(record, json.dumps(result) + "\n")
+    return result
+
+
+def choose(sets: list[str], methods: list[str], out: Path):
+    """Each method at a third, at once and at three times its rate: accuracy on a tenth of the training texts."""
+    for name in sets:
+        for method in methods:
+            for rate in (RATES[method] / 3, RATES[method], RATES[method] * 3):
+                found = tune(name, method, 0, rate, BUDGETS[name].steps, out, choose=True)
+                print(f"{name} {method} {rate:g}: {found['accuracy']:.4f}, loss {found['loss']:.3f}", flush=True)
+
+
+def names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=names, default=clinical.available(), help="abstracts,headers,... (default all)")
+    parser.add_argument("--methods", type=names, default=list(RATES), help="lora,full,... (default all)")
+    parser.add_argument("--seeds", type=names, default=["0", "1", "2"], help="default 0,1,2")
+    parser.add_argument("--choose", action="store_true", help="try learning rates instead")
+    parser.add_argument("--base-steps", type=int, default=BASE_STEPS, help=f"of the base (default {BASE_STEPS})")
+    parser.add_argument("--report", action="store_true", help="tables and picture of what is there; runs nothing")
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    options = parser.parse_args()
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    splits = make_sets(clinical.available(), options.out)
+    make_base(splits, options.out, options.base_steps)
+    if options.choose:
+        return choose(options.sets, options.methods, options.out)
+    for seed in [] if options.report else map(int, options.seeds):
+        for name in options.sets:
+            for method in options.methods:
+                found = tune(name, method, seed, RATES[method], BUDGETS[name].steps, options.out)
+                print(f"{time.strftime('%H:%M')} {name} {method} {seed}: {found['accuracy']:.4f}", flush=True)
+    for method in options.methods if TIMED in options.sets and not options.report else []:
+        tune(TIMED, method, 0, RATES[method], 1, options.out)  # what a run takes beside its steps
+    given = {name: baselines(name, splits[name], options.out) for name in options.sets}
+    methods_report.write(options.out, given, options.methods)
+
+
+if __name__ == "__main__":
+    main()
