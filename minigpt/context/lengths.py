@@ -3,7 +3,7 @@
 Shapes: N tokens of a text, T its context, S stride.
 
     by position   rows of T tokens from long texts; perplexity of tokens with n tokens before them, n in a bucket.
-                  Flat or falling is right; a model past its trained length rises like a wall
+                  Flat or falling is right; a model that cannot read on rises at its end
     by stride     whole texts, read in windows that begin every S tokens; each token is scored once, with at least
                   T - S before it (but for the first window). S = T cuts texts to pieces, S = 1 is the model's best
 
