@@ -1,7 +1,7 @@
 """What each way of stretching positions is worth: a small model trained at 256 tokens, stretched to 1024.
 
-    python bench/context.py --out /tmp/long                          rotary positions, in every way
-    python bench/context.py --out /tmp/long-gpt2 --shape gpt2        a table of learned positions
+    python -m bench context --out runs/long                          rotary positions, in every way
+    python -m bench context --out runs/long-gpt2 --shape gpt2        a table of learned positions
     ... --plot docs                                                  and draws the pictures of docs/context.md
 
 One base model; then for each way the same number of steps at the longer length, on the same rows. Text: --clinical
@@ -13,12 +13,10 @@ trained is kept in --out and not trained again.
 import argparse
 import json
 import random
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 TRAINED, LONG = 256, 1024
 EDGES = [1, 128, 256, 512, 1024]
@@ -205,7 +203,3 @@ def main():
         trial.judge(way, longer)
         trial.judge(f"{way}, tuned", trial.tuned(way, longer))
     trial.keep()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """What it costs to read a long text: seconds and memory of attention and of a prompt, by length.
 
-    python bench/context_cost.py                 a table each
-    python bench/context_cost.py --plot docs     and draws the pictures of docs/context.md
+    python -m bench context_cost                 a table each
+    python -m bench context_cost --plot docs     and draws the pictures of docs/context.md
 
 Each case has a process of its own: the memory is the peak of the process above what it was before. CPU seconds of one
 thread, the better of two: a busy machine changes them less than seconds on the wall.
@@ -9,13 +9,11 @@ thread, the better of two: a busy machine changes them less than seconds on the 
 
 import argparse
 import resource
-import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 LENGTHS = (1024, 2048, 4096, 8192)
 WINDOW = 256
@@ -102,7 +100,3 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the pictures there")
     cost(parser.parse_args().plot)
-
-
-if __name__ == "__main__":
-    main()

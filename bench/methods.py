@@ -1,8 +1,8 @@
 """Every tuning method on one frozen base: same text, same steps, three seeds; what it learns, costs and achieves.
 
-    python bench/methods.py                                  what is not yet in --out, then the tables and the picture
-    python bench/methods.py --sets headers --methods lora,full --seeds 0
-    python bench/methods.py --choose --sets headers          the learning rates, tried on a part of the training texts
+    python -m bench methods                                  what is not yet in --out, then the tables and the picture
+    python -m bench methods --sets headers --methods lora,full --seeds 0
+    python -m bench methods --choose --sets headers          the learning rates, tried on a part of the training texts
 
 First a base is trained on unlabelled text, the training texts of all sets among it, no validation text (clinical.py);
 then `train.py --task classify` tunes it by each method. A run is its command: OUT/runs/SET/METHOD-SEED holds what it
@@ -22,15 +22,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import minigpt
+import train
+from bench import bayes, clinical, methods_report
+from minigpt.files import write_atomic
+from minigpt.metrics import Scores, confusion
+from minigpt.tokenizer import Tokenizer
 
-import minigpt  # noqa: E402
-import train  # noqa: E402
-from bench import bayes, clinical, methods_report  # noqa: E402
-from minigpt.files import write_atomic  # noqa: E402
-from minigpt.metrics import Scores, confusion  # noqa: E402
-from minigpt.tokenizer import Tokenizer  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 INNER = 0.19  # of the hashes: the lowest tenth is validation, the next nine hundredths are a tenth of the rest
 SHAPE = ["--n-layers=4", "--n-heads=4", "--d-model=192", "--context=256"]
@@ -201,7 +200,3 @@ def main():
         tune(TIMED, method, 0, RATES[method], 1, options.out)  # what a run takes beside its steps
     given = {name: baselines(name, splits[name], options.out) for name in options.sets}
     methods_report.write(options.out, given, options.methods)
-
-
-if __name__ == "__main__":
-    main()
