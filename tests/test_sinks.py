@@ -276,3 +276,13 @@ def test_the_room_of_a_cache_is_predicted():
     ):
         predicted = predict(gpt.config, Job(batch=2, length=150)).cache
         assert predicted == Cache(gpt.config, 2, 150, dtype=torch.float32).nbytes
+
+
+@pytest.mark.parametrize("room", [0, 32])
+def test_a_conversation_goes_back(room, monkeypatch):
+    monkeypatch.setattr(sliding, "SPARE", room)
+    gpt = endless(8, 3, dtype=torch.float32)
+    memory, text = Memory(gpt), tokens(1, 90)[0].tolist()
+    for asked in (text, text[:85], text[:20], [*text[:20], *text[:70]], [7]):
+        found = list(stream(gpt, asked, 25, temperature=0, memory=memory))
+        assert found == generate(gpt, [asked], 25, temperature=0, use_cache=False)[0]
