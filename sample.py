@@ -24,6 +24,7 @@ examples:
   python sample.py runs/notes --prompts prompts.jsonl --top-p 0.95 --json   many prompts, a record a line
   python sample.py runs/notes --draft runs/small --draft-tokens 4       the law of runs/notes, a small model guessing
   python sample.py runs/notes --prompts notes.txt --score               how likely is each text
+  python sample.py runs/notes --endless --max-new-tokens 5000           longer than it was trained to read
   python sample.py runs/notes --interactive                             a line in, its continuation out; Ctrl-D ends
   python sample.py runs/nurse --chat --system "Answer briefly." --history 3  a conversation, line by line
   python sample.py runs/letters                                         an adapter, beside the model it names
@@ -83,6 +84,10 @@ def load(source: Input):
     model, tokenizer = GPT.from_pretrained(directory), Tokenizer.load(directory)
     if (theirs := tokenizer.vocab_size) > (ours := model.config.vocab_size):
         raise Error(f"{directory}: the tokenizer has {theirs} tokens, the model {ours}: they do not belong together")
+    if source.endless:
+        from minigpt.context.extend import endless
+
+        model = endless(model)
     adapters = composed.Adapters(model, itself or source.adapter, {"LORA": lora})
     for each in adapters.rounded:
         print(f"{each} learned beside weights in four bits: the model's are rounded so", file=sys.stderr)

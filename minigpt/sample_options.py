@@ -21,6 +21,7 @@ class Input:
     adapter: tuple[str, ...] = ()  # of any kind, one for all prompts, or one for each; "base" for none
     base: Path | None = None  # the model an adapter belongs to, where it is not in the place that MODEL names
     merge: bool = False  # put the LoRA adapter into the weights first: the speed of the base
+    endless: bool = False  # write past the context, seeing its first tokens and the latest (rotary positions only)
 
     def read(self) -> list[str]:
         """All prompts; none where they come from standard input, and the empty one where nothing is given."""

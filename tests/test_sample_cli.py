@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from minigpt import GPT, Error, GPTConfig
+from minigpt import GPT, Error, GPTConfig, presets
+from minigpt.context.extend import endless
 from minigpt.generation import beam_search, generate
 from minigpt.tokenizer import Tokenizer
 
@@ -377,3 +378,19 @@ def test_what_a_draft_cannot_do_is_named(run, draft, sample, tmp_path, capsys, w
     with pytest.raises(Error, match=message):
         sample(run, "--max-new-tokens", 30, *([] if "--draft" in words else ["--draft", draft]), *words)
     assert capsys.readouterr().out == ""
+
+
+def test_an_endless_text_goes_past_the_context(sample, run, tmp_path):
+    tokenizer = Tokenizer.load(run)
+    torch.manual_seed(0)
+    model = GPT(presets.llama_like(vocab_size=tokenizer.vocab_size, context=16, n_layers=1, n_heads=2, d_model=32))
+    model.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    words = (tmp_path, "--prompt", "cough", "--json", "--greedy", "--max-new-tokens", 40)
+    prompt = [tokenizer.eot, *tokenizer.encode("cough")]
+    cut = len(json.loads(sample(*words))["tokens"])
+    found = json.loads(sample(*words, "--endless"))["tokens"]
+    wanted = generate(endless(model.eval()), [prompt], 40, temperature=0, eos=tokenizer.eot)[0]
+    assert cut < 16 < len(found) == len(wanted) and found == wanted
+    with pytest.raises(Error, match="rotary positions"):
+        sample(run, "--endless")
