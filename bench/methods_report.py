@@ -37,7 +37,8 @@ class Cell:
 
     def __str__(self) -> str:
         few = f" ({len(self.runs)} seed{'s' * (len(self.runs) > 1)})" if len(self.runs) < 3 else ""
-        return f"{100 * self.mean('accuracy'):.1f} ± {100 * self.spread('accuracy'):.1f}; {self.f1()}{few}"
+        spread = f" ± {100 * self.spread('accuracy'):.1f}" if len(self.runs) > 1 else ""
+        return f"{100 * self.mean('accuracy'):.1f}{spread}; {self.f1()}{few}"
 
     def f1(self) -> str:
         return f"{100 * self.mean('macro_f1'):.1f}"
