@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from bench.instruct import tune
 from minigpt import GPT, presets
 from minigpt.chat import Chat
 from minigpt.corpus.examples import make_reader, open_records, texts
@@ -24,25 +25,8 @@ from minigpt.corpus.talk import Dialogue, Layout, first_kept
 from minigpt.generation import Memory
 from minigpt.loss import cross_entropy
 from minigpt.tokenizer import Tokenizer
-from minigpt.training.optimizer import make_optimizer
-from minigpt.training.options import OptimizerConfig
 
 RATE, ROWS = 4e-3, 8
-
-
-def tune(model: GPT, batches: RecordBatches, steps: int):
-    from tqdm import tqdm
-
-    optimizer = make_optimizer(model, OptimizerConfig(optimizer="muon"))
-    for step in tqdm(range(steps), desc="training", unit="step", disable=None):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min((step + 1) / 30, 1 - step / steps)
-        batch = batches[step]
-        hidden = model.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
-        cross_entropy(hidden, model.head, batch.targets).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 def answers(dialogue: Dialogue, layout: Layout, encode, context: int, history: int | None) -> list[tuple[list, list]]:
@@ -102,7 +86,7 @@ def main():
     print(counts)
     shape = {"n_layers": 4, "n_heads": 4, "d_model": 256, "context": options.context}
     model = GPT(presets.llama_like(vocab_size=tokenizer.vocab_size, **shape))
-    tune(model, training, options.steps)
+    tune(model, training, options.steps, rate=RATE, weight_decay=0.1)
     model.eval()
     if options.save:
         model.save_pretrained(options.save)

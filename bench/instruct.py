@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from minigpt import GPT, presets
 from minigpt.corpus.examples import open_records, texts
@@ -81,13 +82,13 @@ def records(tasks: list[str], count: int, apart: bool, seed: int) -> list[dict]:
     return found
 
 
-def tune(model: GPT, batches, steps: int):
+def tune(model: GPT, batches, steps: int, rate: float = RATE, weight_decay: float = 0.01):
     """Muon, warmed up over 30 steps, then linear to 0."""
-    optimizer = make_optimizer(model, OptimizerConfig(optimizer="muon", weight_decay=0.01))
+    optimizer = make_optimizer(model, OptimizerConfig(optimizer="muon", weight_decay=weight_decay))
     model.train()
-    for step in range(steps):
+    for step in tqdm(range(steps), desc="training", unit="step", disable=None, leave=False):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min((step + 1) / 30, 1 - step / steps)
+            group["lr"] = rate * min((step + 1) / 30, 1 - step / steps)
         batch = batches[step]
         hidden = model.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
         cross_entropy(hidden, model.head, batch.targets).backward()

@@ -1,6 +1,7 @@
 """train.py in this process: a run of a few steps without the seconds that torch takes to be imported."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import random
@@ -67,3 +68,20 @@ def labelled_notes(count: int = 40) -> list[dict]:
 
 def records(run: Path, kind: str) -> list[dict]:
     return [record for record in read_metrics(run) if record["kind"] == kind]
+
+
+def sample_in_process(monkeypatch, capsys):
+    """A function that is sample.main in this process: what it prints; its `err` is what it said beside."""
+    spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "sample", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+
+    def call(*args, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        module.main()
+        out, call.err = capsys.readouterr()
+        return out
+
+    return call

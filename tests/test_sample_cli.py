@@ -1,7 +1,5 @@
 """sample.py on a tiny saved model: as its users run it, in a process of its own, where the process matters."""
 
-import importlib.util
-import io
 import json
 import math
 import os
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import sample_in_process
 
 from minigpt import GPT, Error, GPTConfig, presets
 from minigpt.context.extend import endless
@@ -48,19 +47,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def sample(monkeypatch, capsys):
     """sample.main in this process: the text it prints, or the Error it raises. Starting torch takes seconds."""
-    spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "sample", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-
-    def call(*args, stdin=""):
-        monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, args)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        module.main()
-        out, call.err = capsys.readouterr()
-        return out
-
-    return call
+    return sample_in_process(monkeypatch, capsys)
 
 
 def start(*args, **pipes):

@@ -1,14 +1,11 @@
 """sample.py puts together what it finds: adapters of every kind beside the base they name, mixed batches, heads."""
 
-import importlib.util
-import io
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import randomize
+from runs import sample_in_process
 
 import lora
 from minigpt import GPT, Error, GPTConfig, heads
@@ -65,17 +62,11 @@ def save(gpt, kind, folder, base):
 @pytest.fixture
 def sample(monkeypatch, capsys):
     """sample.main in this process: the records it prints, or the text."""
-    path = Path(__file__).parent.parent / "sample.py"
-    spec = importlib.util.spec_from_file_location("sample", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "sample", module)
-    spec.loader.exec_module(module)
+    plain = sample_in_process(monkeypatch, capsys)
 
     def call(*args, stdin=""):
-        monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, args)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        module.main()
-        out, call.err = capsys.readouterr()
+        out = plain(*args, stdin=stdin)
+        call.err = plain.err
         return [json.loads(line) for line in out.splitlines()] if "--json" in args else out
 
     return call

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.errors import Error
-from minigpt.generation.checks import context_of
-from minigpt.generation.reader import Reader
 from minigpt.model import GPT
+from minigpt.prompting.answers import Candidates, room_of
 
 
 @dataclass(frozen=True)
@@ -62,18 +61,7 @@ def plant(filler: Sequence[int], statement: Sequence[int], question: Sequence[in
 
 def logprobs(model: GPT, prompt: Sequence[int], candidates: Sequence[Sequence[int]]) -> list[float]:
     """log p(candidate | prompt) of each; the prompt is read once."""
-    longest = max(map(len, candidates))
-    reader = Reader(model, [0], room=len(candidates) * longest)
-    after = reader.start([list(prompt)]).log_softmax(-1).expand(len(candidates), -1)
-    totals, parents = [0.0] * len(candidates), [0] * len(candidates)
-    for at in range(longest):
-        for k, tokens in enumerate(candidates):
-            totals[k] += after[k, tokens[at]].item() if at < len(tokens) else 0.0
-        if at + 1 < longest:
-            tokens = [tokens[min(at, len(tokens) - 1)] for tokens in candidates]
-            after = reader.step([tokens], [parents])[0].log_softmax(-1)
-            parents = list(range(len(candidates)))
-    return totals
+    return [found.total for found in Candidates(model, candidates).score(prompt)]
 
 
 def trials(
@@ -84,7 +72,7 @@ def trials(
     `encode` makes ids of a text; a filler begins with the end-of-text token, if notes do, and is long enough.
     """
     question, values = encode(fact.question), _values(encode, fact)
-    room = context_of(model) + 1 - max(map(len, values))
+    room = room_of(model, values)
     if length > room:
         raise Error(f"a note of {length} tokens and the value do not fit the model's context: give up to {room}")
     for filler in fillers:
