@@ -202,12 +202,7 @@ class GPT(nn.Module):
             keep = cache.extend_keep(keep, batch, time)
         if positions is None:
             positions = self._count_positions(time, past, keep, x.device)
-        # Padding and other branches take room in a cache, but no position.
-        fits = past + time <= self.config.context or self.config.endless
-        if not fits and positions.amax() >= self.config.context:
-            already = f" after {past} in the cache" if past else ""
-            room = f"the context of {self.config.context}"
-            raise Error(f"GPT: {time} tokens{already} do not fit {room}: shorten the input")
+        self._check_room(time, past, positions)
         # Through a cache nobody knows how long the text will be: it is turned as the longest, once and for all.
         length = positions.amax(-1, keepdim=True) + 1 if cache is None else positions[:, :1] * 0 + self.config.context
         turn = None
@@ -247,6 +242,14 @@ class GPT(nn.Module):
             raise Error(f"GPT: positions must be ({batch} or 1, {time}), found {tuple(positions.shape)}")
         if documents is not None and cache is not None:
             raise Error("GPT: packed documents are for training, a cache is for decoding: give one of them")
+
+    def _check_room(self, time, past, positions):
+        # Padding and other branches take room in a cache, but no position.
+        fits = past + time <= self.config.context or self.config.endless
+        if not fits and positions.amax() >= self.config.context:
+            already = f" after {past} in the cache" if past else ""
+            room = f"the context of {self.config.context}"
+            raise Error(f"GPT: {time} tokens{already} do not fit {room}: shorten the input")
 
     def _count_positions(self, time, past, keep, device) -> Tensor:
         if keep is None:

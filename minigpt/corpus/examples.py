@@ -74,6 +74,23 @@ def open_records(
     Errors: those of the reader, no usable record, a single one that cannot be split, a held-out task that no record is.
     """
     reader = make_reader(source, kind, options)
+    examples, keys, tasks, duplicates = _read(reader, tokenizer, context, progress)
+    if not examples:
+        reports = f": {reader.bad.total} bad, first {reader.bad.first[0]}" if reader.bad.total else ""
+        raise Error(f"{source}: no usable record{reports}")
+    apart = _held_out(source, tasks, options) if options.held_out else _split(source, keys, options.validation)
+    sides = [[example for example, val in zip(examples, apart, strict=True) if val == side] for side in (False, True)]
+    training, validation = (
+        RecordBatches(*_columns(side), context, batch_size, seed, tokenizer.eot, options.pack, shuffle=shuffle)
+        for side, shuffle in zip(sides, (True, False), strict=True)
+    )
+    dropped = sum(example.lost for example in examples) if kind == "chat" else 0
+    shortened = sum(example.lost > 0 for example in examples)
+    return training, validation, Counts(*map(_side, sides), shortened, dropped, duplicates, reader.bad)
+
+
+def _read(reader: Records, tokenizer: Tokenizer, context: int, progress: bool) -> tuple[list, list, list, int]:
+    """The records that fit, as examples, each once, with the hash and the task of each; and how many were there twice."""
     seen, examples, keys, tasks, duplicates = set(), [], [], [], 0
     layout = Layout.of(tokenizer)
     for document in shown(reader, "records", progress):
@@ -89,18 +106,7 @@ def open_records(
         examples.append(_small(example))
         keys.append(key)
         tasks.append(document.text.task)
-    if not examples:
-        reports = f": {reader.bad.total} bad, first {reader.bad.first[0]}" if reader.bad.total else ""
-        raise Error(f"{source}: no usable record{reports}")
-    apart = _held_out(source, tasks, options) if options.held_out else _split(source, keys, options.validation)
-    sides = [[example for example, val in zip(examples, apart, strict=True) if val == side] for side in (False, True)]
-    training, validation = (
-        RecordBatches(*_columns(side), context, batch_size, seed, tokenizer.eot, options.pack, shuffle=shuffle)
-        for side, shuffle in zip(sides, (True, False), strict=True)
-    )
-    dropped = sum(example.lost for example in examples) if kind == "chat" else 0
-    shortened = sum(example.lost > 0 for example in examples)
-    return training, validation, Counts(*map(_side, sides), shortened, dropped, duplicates, reader.bad)
+    return examples, keys, tasks, duplicates
 
 
 def make_reader(source: str | Path, kind: str, options: RecordConfig) -> Records:
