@@ -90,7 +90,7 @@ def open_records(
 
 
 def _read(reader: Records, tokenizer: Tokenizer, context: int, progress: bool) -> tuple[list, list, list, int]:
-    """The records that fit, as examples, each once, with the hash and the task of each; and how many were there twice."""
+    """The records that fit, each once, as examples, with their hashes and tasks; and how many were there twice."""
     seen, examples, keys, tasks, duplicates = set(), [], [], [], 0
     layout = Layout.of(tokenizer)
     for document in shown(reader, "records", progress):
