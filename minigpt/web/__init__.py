@@ -1,0 +1,14 @@
+"""A model that others can talk to: HTTP in the shapes of OpenAI's API, a page, pictures. A guest of the library.
+
+question                                        file
+What is served, and by whom is it worked?       studio.py worker.py
+What may a request hold?                        fields.py asking.py
+What does a completion, an answer look like?    completions.py chat.py shapes.py
+When is a piece of text certain to be shown?    telling.py
+What is refused, with which status?             refusals.py guard.py limits.py
+How is it watched?                              meters.py
+Which routes are there?  Who listens?           app.py server.py
+
+Everything that touches the model runs on one thread, the worker's; everything that touches a socket on another.
+The server library (starlette, uvicorn, prometheus_client) is the extra `serve`.
+"""
