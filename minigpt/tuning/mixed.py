@@ -56,6 +56,20 @@ def use(model: GPT, names: Names, *others: ModuleType):
             method.use(model, next((name for name in chosen if name in held), None))
 
 
+@contextmanager
+def alike(model: GPT, names: Names, batch: int, *others: ModuleType) -> Iterator[None]:
+    """Inside, all rows of a batch have this, also what `rows` cannot mix, as DoRA; then all works as before."""
+    held = [(module, module.active) for module in model.modules() if hasattr(module, "active")]
+    prompts = [next((name for name in _several(names) if name in prompt.names(model)), None)] * batch
+    use(model, names, *others)
+    try:
+        with prompt.rows(model, prompts):
+            yield
+    finally:
+        for module, active in held:
+            module.active = active
+
+
 def begin(model: GPT, names: Sequence[Names], texts: Sequence[Sequence[int]]) -> list[list[int]]:
     """Each text, after the virtual tokens of the prompts that its row has."""
     held = prompt.names(model)
