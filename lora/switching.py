@@ -4,13 +4,14 @@ use(model, "radiology")         use(model)  none       with disabled(model): ...
 with rows(model, ["radiology", None, "default"]): ...  one adapter per row of the batch
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
 from lora.errors import Error
-from lora.inventory import check_known, config_of, holders, layers_of
+from lora.inventory import check_known, holders, layers_of
+from lora.layers import Layer
 from lora.saved import Holder, Saved
 
 
@@ -24,24 +25,29 @@ def use(model: nn.Module, *names: str | None):
     for name in names:
         if names.count(name) > 1:
             raise Error(f"lora: {name!r} is named twice, which would double its update: name each adapter once")
-    if len(names) > 1:
-        for name in names:
-            if config_of(model, name).dora or _replaces(model, name):
-                raise Error(f"lora: {name!r} has dora, a bias or saved modules, which do not add up: use it alone")
-    for holder in holders(model).values():
+    found = list(holders(model).values())
+    if len(names) > 1 and (name := _alone(found, names)):
+        raise Error(f"lora: {name!r} has dora, a bias or saved modules, which do not add up: use it alone")
+    for holder in found:
         holder.active = tuple(name for name in names if name in holder.adapters)
 
 
-def _replaces(model: nn.Module, name: str) -> bool:
-    """Whether an adapter puts whole tensors in the place of the base's."""
-    for holder in holders(model).values():
-        if name in holder.adapters and (isinstance(holder, Saved) or holder.adapters[name].bias is not None):
-            return True
-    return False
+def _alone(found: list[Holder], names: Collection[str]) -> str | None:
+    """The first of these adapters that is more than a sum: it has dora, or whole tensors in the place of the base's."""
+    for holder in found:
+        for name in holder.adapters.keys() & names:
+            adapter = holder.adapters[name]
+            if isinstance(holder, Saved) or adapter.bias is not None or adapter.config.dora:
+                return name
+    return None
 
 
 def refuse_merged(model: nn.Module, what: str):
-    if any(layer.merged for layer in layers_of(model).values()):
+    _refuse_merged(holders(model).values(), what)
+
+
+def _refuse_merged(found: Collection[Holder], what: str):
+    if any(isinstance(holder, Layer) and holder.merged for holder in found):
         raise Error(f"lora: adapters are merged: call lora.unmerge(model) before {what}")
 
 
@@ -70,21 +76,22 @@ def rows(model: nn.Module, names: list[str | None]) -> Iterator[None]:
 
     Where activations are checkpointed backward computes forward again, so it, too, belongs inside.
     """
-    given = tuple(names)
-    check_known(model, *(name for name in given if name is not None))
-    refuse_merged(model, "giving each row its own")
-    for name in {name for name in given if name is not None}:
-        if config_of(model, name).dora or _replaces(model, name):
-            raise Error(f"lora.rows: {name!r} has dora, a bias or saved modules, which rows cannot have each their own")
-    found = list(layers_of(model).values())
-    before = [layer.rows for layer in found]
-    for layer in found:
+    given, wanted = tuple(names), set(names) - {None}
+    found = list(holders(model).values())  # the one walk over the model: `rows` may be entered for every token
+    if not wanted <= {name for holder in found for name in holder.adapters}:
+        check_known(model, *wanted)
+    _refuse_merged(found, "giving each row its own")
+    if name := _alone(found, wanted):
+        raise Error(f"lora.rows: {name!r} has dora, a bias or saved modules, which rows cannot have each their own")
+    layers = [holder for holder in found if isinstance(holder, Layer)]
+    before = [layer.rows for layer in layers]
+    for layer in layers:
         layer.rows = given
     try:
-        with _off([holder for holder in holders(model).values() if isinstance(holder, Saved)]):
+        with _off([holder for holder in found if isinstance(holder, Saved)]):
             yield
     finally:
-        for layer, was in zip(found, before, strict=True):
+        for layer, was in zip(layers, before, strict=True):
             layer.rows = was
 
 

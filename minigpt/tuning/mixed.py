@@ -36,10 +36,11 @@ def rows(model: GPT, names: Sequence[Names], *others: ModuleType) -> Iterator[No
     >>> with rows(model, ["short", None, ("short", "letters")]):
     ...     logits = model(torch.tensor([[1, 2], [1, 2], [1, 2]]))
     """
-    chosen = [_chosen(model, each, others) for each in names]
+    known = _held(model, others)
+    chosen = [_chosen(known, each) for each in names]
     with ExitStack() as stack:
-        for method in (*METHODS, *others):
-            if held := method.names(model):
+        for method, held in known.items():
+            if held:
                 of_rows = [next((name for name in each if name in held), None) for each in chosen]
                 stack.enter_context(method.rows(model, of_rows))
         yield
@@ -50,10 +51,25 @@ def use(model: GPT, names: Names, *others: ModuleType):
 
     A prompt still has to stand in the texts, see `begin`, and one stored as unshifted asks for `prompt.rows`.
     """
-    chosen = _chosen(model, names, others)
-    for method in (*METHODS, *others):
-        if method is not prompt and (held := method.names(model)):
+    known = _held(model, others)
+    chosen = _chosen(known, names)
+    for method, held in known.items():
+        if method is not prompt and held:
             method.use(model, next((name for name in chosen if name in held), None))
+
+
+@contextmanager
+def alike(model: GPT, names: Names, batch: int, *others: ModuleType) -> Iterator[None]:
+    """Inside, all rows of a batch have this, also what `rows` cannot mix, as DoRA; then all works as before."""
+    held = [(module, module.active) for module in model.modules() if hasattr(module, "active")]
+    prompts = [next((name for name in _several(names) if name in prompt.names(model)), None)] * batch
+    use(model, names, *others)
+    try:
+        with prompt.rows(model, prompts):
+            yield
+    finally:
+        for module, active in held:
+            module.active = active
 
 
 def begin(model: GPT, names: Sequence[Names], texts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -67,14 +83,17 @@ def _several(names: Names) -> tuple[str, ...]:
     return () if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
-def _chosen(model: GPT, names: Names, others: tuple[ModuleType, ...]) -> tuple[str, ...]:
+def _held(model: GPT, others: tuple[ModuleType, ...]) -> dict[ModuleType, list[str]]:
+    return {method: list(method.names(model)) for method in (*METHODS, *others)}
+
+
+def _chosen(held: dict[ModuleType, list[str]], names: Names) -> tuple[str, ...]:
     """The names of a row, each held by one method, and no two by the same."""
     chosen, used = _several(names), set()
-    held = [(method.__name__.rpartition(".")[2], list(method.names(model))) for method in (*METHODS, *others)]
     for name in chosen:
-        owners = [method for method, known in held if name in known]
+        owners = [method.__name__.rpartition(".")[2] for method, known in held.items() if name in known]
         if len(owners) != 1:
-            known = [each for _, names in held for each in names]
+            known = [each for names in held.values() for each in names]
             what = f"is held by {' and by '.join(owners)}" if owners else f"is not attached: {nearest(name, known)}"
             raise Error(f"mixed rows: {name!r} {what}" + ": give them different names" * bool(owners))
         if owners[0] in used:
