@@ -105,14 +105,9 @@ class Chat:
 
     def _first_seen(self, said: list[list[int]]) -> int:
         """The oldest utterance that the prompt still holds."""
-        context = context_of(self.model)
-        head, new = len(self.before + self.layout.join(self.system)), len(said[-1]) + 1
-        if head + new > context:
-            told = f" after {head} of the system's" if self.system else ""
-            raise Error(f"this has {new} tokens{told}, the model's context holds {context}: shorten it")
-        # Room for the answer; but for a long one at most half of the context.
-        room = context + 1 - head - min(self.max_new_tokens, context // 2)
-        return min(first_kept([len(each) + 1 for each in said], room, self.history), len(said) - 1)
+        head = len(self.before + self.layout.join(self.system))
+        lengths = [len(each) + 1 for each in said]
+        return first_seen(lengths, head, context_of(self.model), self.max_new_tokens, self.history)
 
     def _tokens(self, prompt: list[int]) -> Iterator[int]:
         options = {"max_new_tokens": self.max_new_tokens} | self.options
@@ -154,6 +149,21 @@ class Chat:
             tokens = tokens[:-1]
         self.said, self.last = [*said, tokens], answer
         self.answers += 1
+
+
+def first_seen(lengths: Sequence[int], head: int, context: int, new: int, history: int | None = None) -> int:
+    """The oldest utterance that a prompt still holds: of those of so many tokens, after a `head` that always stays.
+
+    There is room for an answer of `new` tokens; but for a long one at most half of the context.
+
+    >>> first_seen([5, 3, 4], head=1, context=20, new=5), first_seen([5, 3, 4], head=1, context=20, new=9)
+    (0, 1)
+    """
+    if head + lengths[-1] > context:
+        told = f" after {head} of the system's" if head > 1 else ""
+        raise Error(f"this has {lengths[-1]} tokens{told}, the model's context holds {context}: shorten it")
+    room = context + 1 - head - min(new, context // 2)
+    return min(first_kept(lengths, room, history), len(lengths) - 1)
 
 
 def converse(chat: Chat, lines: Iterable[str], as_json: bool = False):
