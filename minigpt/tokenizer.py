@@ -185,6 +185,14 @@ class TextStream:
         """The characters that are complete now; U+FFFD only for bytes that can no longer become one."""
         return self._decoder.decode(self._tokenizer.decode_bytes([token]))
 
+    def would(self, token: int) -> str:
+        """What `push` would give for this token; nothing changes."""
+        state = self._decoder.getstate()
+        try:
+            return self.push(token)
+        finally:
+            self._decoder.setstate(state)
+
     def flush(self) -> str:
         """What was held back, as U+FFFD if it is half a character; the stream can then start again."""
         return self._decoder.decode(b"", final=True)
