@@ -33,6 +33,8 @@ ANSWERING = ("models", "completions", "chat", "looking", "runs")  # files with a
 def make_app(studio: Studio, token: str | None = None, names: tuple[str, ...] = (), quiet: bool = True) -> Guard:
     """The ASGI application of a studio; it starts and stops the worker."""
     routes = _own_routes(studio)
+    if studio.worker.engine is not None:
+        studio.meters.watch(studio.worker.engine)
     for name in ANSWERING:
         if find_spec(f"minigpt.web.{name}"):
             routes += import_module(f"minigpt.web.{name}").routes(studio)

@@ -28,3 +28,8 @@ class Meters:
         self.waiting = Gauge("minigpt_waiting", "Texts that wait for a row", **more)
         self.first = Histogram("minigpt_first_token_seconds", "From asking to the first token", buckets=FIRST, **more)
         self.each = Histogram("minigpt_token_seconds", "From a token to the next", buckets=EACH, **more)
+
+    def watch(self, engine):
+        """Rows and waiting texts are asked of the engine whenever someone looks."""
+        self.rows.set_function(lambda: engine.live)
+        self.waiting.set_function(lambda: engine.waiting)

@@ -28,7 +28,7 @@ class Refusal(Exception):
         headers: Mapping[str, str] | None = None,
     ):
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
+        self.status, self.message, self.param, self.code = status, _encodable(message), _encodable(param), code
         self.headers = dict(headers or {})
 
     @property
@@ -42,3 +42,8 @@ class Refusal(Exception):
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.body, self.status, self.headers)
+
+
+def _encodable(text: str | None) -> str | None:
+    """What a client wrote may hold half a surrogate pair, which no answer can."""
+    return text and text.encode("utf-8", "replace").decode("utf-8")

@@ -1,22 +1,26 @@
 """The model's thread: between two steps of the engine it does whatever else asks for the model.
 
     event loop                                  thread
-    run(function)    -- jobs -->                all jobs, in order
-    stream(ask)      -- jobs: submit -->        one step of the engine
-                     <-- events --              all jobs, ...
-    leaving a stream -- jobs: cancel -->
+    run(function)      -- jobs -->              all jobs, in order
+    ask([...])         -- jobs: submit -->      one step of the engine
+                       <-- events --            all jobs, ...
+    cancel(channel)    -- jobs: cancel -->
 
 Nobody else may touch the model, so nothing needs a lock. A reader who does not read holds back nothing: his events
-wait in a list that cannot become longer than his text.
+wait in a list that cannot become longer than his texts.
 """
 
 import asyncio
 import queue
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minigpt.web.refusals import Refusal
+
+STOP = object()  # the last job
 
 
 class Worker:
@@ -29,7 +33,7 @@ class Worker:
         self.engine, self.room = engine, room
         self.asked = 0  # places taken of the room; only the event loop counts
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
-        self._channels: dict[int, _Channel] = {}  # ticket -> who listens; only the thread touches it
+        self._channels: dict[int, tuple[Channel, int]] = {}  # ticket -> who listens; only the thread touches it
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -39,14 +43,14 @@ class Worker:
         self._thread.start()
 
     async def stop(self):
-        """After the step at work: what is still being written ends with a Refusal."""
-        self._jobs.put(_STOP)
+        """After the step at work: what is still being written ends with a `Refusal`."""
+        self._jobs.put((STOP, None))
         await asyncio.to_thread(self._thread.join)
 
     async def run(self, function: Callable, *args) -> Any:
         """function(*args) on the model's thread, between two steps; its result, or what it raised."""
         future = self._loop.create_future()
-        self._jobs.put(lambda: self._answer(future, function, args))
+        self._jobs.put((self._answer, (future, function, args)))
         return await future
 
     def take(self, places: int):
@@ -59,34 +63,35 @@ class Worker:
     def leave(self, places: int):
         self.asked -= places
 
-    async def stream(self, ask) -> AsyncIterator:
-        """The events of an ask as they come, one for each token; leaving the loop cancels it.
-
-        Whoever may leave early wraps it in contextlib.aclosing: only then is it cancelled at once.
-        """
-        channel = _Channel()
+    async def ask(self, asks: Sequence) -> "Channel":
+        """All of them are to be written; what the engine refuses is raised, and none of them is."""
+        channel = Channel(len(asks))
         try:
-            await self.run(self._submit, ask, channel)
-            while True:
-                for event in await channel.next():
-                    if isinstance(event, Exception):
-                        raise event
-                    yield event
-                    if event.finish is not None:
-                        return
-        finally:
-            if not channel.finished:
-                self._jobs.put(lambda: self._cancel(channel))
+            await self.run(self._submit, asks, channel)
+        except BaseException:
+            self.cancel(channel)
+            raise
+        return channel
+
+    def cancel(self, channel: "Channel", place: int | None = None):
+        """No more events of this text, or of all."""
+        if place is not None:
+            channel.open.discard(place)
+        if place is not None or channel.open:
+            self._jobs.put((self._cancel, (channel, place)))
 
     # What follows runs on the thread.
 
-    def _submit(self, ask, channel: "_Channel"):
-        channel.ticket = self.engine.submit(ask)
-        self._channels[channel.ticket] = channel
+    def _submit(self, asks: Sequence, channel: "Channel"):
+        for place, ask in enumerate(asks):
+            ticket = self.engine.submit(ask)
+            channel.tickets[place] = ticket
+            self._channels[ticket] = channel, place
 
-    def _cancel(self, channel: "_Channel"):
-        if self._channels.pop(channel.ticket, None):
-            self.engine.cancel(channel.ticket)
+    def _cancel(self, channel: "Channel", place: int | None):
+        for ticket in list(channel.tickets.values()) if place is None else [channel.tickets[place]]:
+            if self._channels.pop(ticket, None):
+                self.engine.cancel(ticket)
 
     def _work(self):
         while self._do_jobs():
@@ -98,10 +103,10 @@ class Worker:
         """All that wait; with nothing else to do, the next one, whenever it comes. False at the end."""
         try:
             while True:
-                job = self._jobs.get(block=not self._channels)
-                if job is _STOP:
+                job, args = self._jobs.get(block=not self._channels)
+                if job is STOP:
                     return False
-                job()
+                job(*args)
         except queue.Empty:
             return True
 
@@ -109,20 +114,23 @@ class Worker:
         try:
             found = self.engine.step()
         except Exception as problem:  # a mistake of ours must not leave everyone waiting for ever
+            traceback.print_exception(problem, file=sys.stderr)
             self._fail_all(problem)
             return
-        news = [(self._channels[ticket], events) for ticket, events in found.items() if ticket in self._channels]
+        news = []
         for ticket, events in found.items():
-            if events and events[-1].finish is not None:
-                self._channels.pop(ticket, None)
+            if ticket in self._channels:
+                news.append((*self._channels[ticket], events))
+                if events and events[-1].finish is not None:
+                    del self._channels[ticket]
         self._call(_deliver, news)
 
     def _fail_all(self, problem: Exception):
-        news = [(channel, [problem]) for channel in self._channels.values()]
         for ticket in self._channels:
             self.engine.cancel(ticket)
+        channels = {id(channel): channel for channel, _ in self._channels.values()}
         self._channels.clear()
-        self._call(_deliver, news)
+        self._call(_fail, list(channels.values()), problem)
 
     def _answer(self, future: asyncio.Future, function: Callable, args: tuple):
         try:
@@ -136,34 +144,51 @@ class Worker:
             self._loop.call_soon_threadsafe(function, *args)
 
 
-_STOP = object()
+class Channel:
+    """Events of several texts on their way to the event loop, which alone touches this, but for the tickets."""
 
+    def __init__(self, texts: int):
+        self.tickets: dict[int, int] = {}
+        self.open = set(range(texts))  # those that are still being written
+        self.problem: Exception | None = None
+        self._events: list[tuple[int, Any]] = []
+        self._arrived = asyncio.Event()
 
-class _Channel:
-    """Events on their way to the event loop, which alone touches this, but for the ticket."""
+    @property
+    def finished(self) -> bool:
+        return not self.open and not self._events
 
-    def __init__(self):
-        self.ticket: int | None = None
-        self.events: list = []
-        self.arrived = asyncio.Event()
-        self.finished = False
-
-    def put(self, events: list):
-        self.events += events
-        self.finished = self.finished or isinstance(events[-1], Exception) or events[-1].finish is not None
-        self.arrived.set()
-
-    async def next(self) -> list:
-        await self.arrived.wait()
-        self.arrived.clear()
-        events, self.events = self.events, []
+    async def next(self) -> list[tuple[int, Any]]:
+        """What came since the last call, in pairs (text, event); waits for the first."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        if self.problem is not None:
+            raise self.problem
+        events, self._events = self._events, []
         return events
 
+    def put(self, place: int, events: list):
+        if place not in self.open or not events:
+            return
+        self._events += [(place, event) for event in events]
+        if events[-1].finish is not None:
+            self.open.discard(place)
+        self._arrived.set()
 
-def _deliver(news: list[tuple[_Channel, list]]):
-    for channel, events in news:
-        if events:
-            channel.put(events)
+    def fail(self, problem: Exception):
+        self.problem = problem
+        self.open.clear()
+        self._arrived.set()
+
+
+def _deliver(news: list[tuple[Channel, int, list]]):
+    for channel, place, events in news:
+        channel.put(place, events)
+
+
+def _fail(channels: list[Channel], problem: Exception):
+    for channel in channels:
+        channel.fail(problem)
 
 
 def _settle(future: asyncio.Future, result: Any, problem: Exception | None):

@@ -1,0 +1,60 @@
+"""From what sample.py was given to what is served."""
+
+from pathlib import Path
+from types import ModuleType
+
+from minigpt.errors import Error
+from minigpt.generation.engine import Engine
+from minigpt.model import GPT
+from minigpt.tokenizer import Tokenizer
+from minigpt.tuning.composed import CONFIG, TASK, Adapters
+from minigpt.web.studio import Studio
+from minigpt.web.worker import Worker
+
+
+def of_model(
+    directory: Path, model: GPT, tokenizer: Tokenizer, adapters: Adapters, lora: ModuleType | None,
+    max_rows: int = 16, queue: int = 64,
+) -> Studio:  # fmt: skip
+    """A studio of a model and what was attached to it, each adapter a model by the name of its directory."""
+    given = {Path(each): name for each, name in adapters.names.items() if each != "base"}
+    names = dict(zip(ids_of(directory, list(given)), given.values(), strict=True))
+    engine = Engine(model, max_rows, names=names, others=(lora,) if lora else ())
+    runs = directory if (directory / "metrics.jsonl").is_file() else None
+    worker = Worker(engine, room=max_rows + queue)
+    return Studio(directory, model, tokenizer, names, lora, worker, name_of(directory), runs)
+
+
+def of_runs(directory: Path) -> Studio:
+    """A studio without a model: the runs below a directory, to watch."""
+    return Studio(directory, None, None, {}, None, Worker(), name_of(directory), directory)
+
+
+def holds_runs(directory: Path) -> bool:
+    """Whether this is no model but a directory with runs in it."""
+    if any((directory / name).exists() for name in ("config.json", CONFIG, TASK)) or not directory.is_dir():
+        return False
+    return any(directory.glob("*/metrics.jsonl")) or any(directory.glob("*/*/metrics.jsonl"))
+
+
+def ids_of(base: Path, directories: list[Path]) -> list[str]:
+    """What clients call these adapters: the names of the directories, with the one above where two are alike.
+
+    >>> ids_of(Path("runs/notes"), [Path("runs/letters"), Path("a/best"), Path("b/best")])
+    ['letters', 'a/best', 'b/best']
+    """
+    names = [name_of(base), *map(name_of, directories)]
+    alike = [names.count(name_of(each)) > 1 for each in directories]
+    ids = ["/".join(each.resolve().parts[-1 - two :]) for each, two in zip(directories, alike, strict=True)]
+    for name in ids:
+        if [name_of(base), *ids].count(name) > 1:
+            raise Error(f"two of the models would be called {name!r}: rename a directory")
+    return ids
+
+
+def name_of(directory: Path) -> str:
+    """
+    >>> name_of(Path("runs/notes/"))
+    'notes'
+    """
+    return directory.resolve().name or "model"
