@@ -11,7 +11,7 @@ from contextlib import nullcontext
 import lora
 from minigpt import cli
 from minigpt.errors import Error
-from minigpt.sample_options import Beams, Choosing, Drafting, Input, Output, Steering, Talking
+from minigpt.sample_options import Beams, Choosing, Drafting, Input, Output, Serving, Steering, Talking
 
 EXAMPLES = """
 examples:
@@ -32,6 +32,8 @@ examples:
   python sample.py runs/notes --prompt A --prompt B --adapter base --adapter runs/letters    one for each prompt
   python sample.py runs/triage --prompt "fever for three days" --json   a head of train.py --task: its answer
   python sample.py runs/entail --prompt "a text" --pair "another"       a head for two texts
+  python sample.py runs/notes --serve --adapter runs/letters            for programs (OpenAI's API) and a browser
+  python sample.py runs --serve                                         watch the runs in a directory
 
 The same seed, prompts and options give the same text on the same kind of machine.
 Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 stopped by Ctrl-C.
@@ -39,9 +41,12 @@ Exit codes: 0 done, 2 bad input (one line on stderr says which), 130 stopped by 
 
 
 def main():
-    records = (Input, Talking, Choosing, Steering, Beams, Drafting, Output)
+    records = (Input, Talking, Choosing, Steering, Beams, Drafting, Output, Serving)
     options = cli.parse(*records, prog="sample.py", description=__doc__, epilog=EXAMPLES)
-    source, talking, choosing, steering, beams, drafting, output = options
+    source, talking, choosing, steering, beams, drafting, output, server = options
+    if server.serve:
+        server.check(source, output, talking, choosing, steering, beams, drafting)
+        return serve(source, output, server)
     prompts = source.read()
     talking.check(source, choosing, steering, beams, drafting, output)
     drafting.check(choosing, steering, beams, output)
@@ -70,6 +75,33 @@ def main():
             session.write_all(prompts)
     if writer.tally.readings:
         print(writer.tally, file=sys.stderr)
+
+
+def serve(source: Input, output: Output, options: Serving):
+    """Answer programs and browsers until told to stop."""
+    import torch
+
+    from minigpt import answers, web
+    from minigpt.serving import serving
+    from minigpt.tuning import composed
+
+    web.check_installed()
+    from minigpt.web import opening, server
+
+    if output.threads:
+        torch.set_num_threads(output.threads)
+    token = server.read_token(options.token_file)
+    given = {"token": token, "names": options.host_name, "quiet": options.quiet}
+    listener = server.listen(options.host, options.port)  # before the seconds that a model takes to load
+    if opening.holds_runs(source.model):
+        return server.serve(opening.of_runs(source.model), listener, **given)
+    if answers.has_head(source.model):
+        raise Error(f"{source.model}: holds a task's head, which answers about texts and writes none: serve its base")
+    model, tokenizer, adapters = load(source)
+    directory, _ = composed.find(source.model, source.base)
+    studio = opening.of_model(directory, model, tokenizer, adapters, lora, options.max_rows, options.queue)
+    with serving(model, output.weights), lora.serving(model):
+        server.serve(studio, listener, **given)
 
 
 def load(source: Input):

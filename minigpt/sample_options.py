@@ -1,6 +1,6 @@
 """The options of sample.py, one record a concern. Importing this does not wait for torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -158,6 +158,42 @@ class Output:
 
     def __post_init__(self):
         at_least_1(self, "threads", "batch_size")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server: OpenAI's API for programs, and a page to look at (docs/serving.md)."""
+
+    serve: bool = False  # answer over HTTP until Ctrl-C; MODEL may be a directory of runs, to watch them
+    host: str = "127.0.0.1"  # address to listen at; any but this machine's own lets others in
+    port: int = 8000  # 0 takes one that is free
+    token_file: Path | None = None  # clients must know what stands in this file (or in the variable MINIGPT_TOKEN)
+    host_name: tuple[str, ...] = ()  # a name by which clients may ask for it; repeat for several
+    max_rows: int = 16  # texts written at once
+    queue: int = 64  # texts that may wait for that; who asks for more is told to come again
+    quiet: bool = False  # do not print a line for each request
+
+    def __post_init__(self):
+        at_least_1(self, "max_rows")
+        if not 0 <= self.port < 1 << 16 or self.queue < 0:
+            raise Error(f"--port is {self.port}, --queue is {self.queue}: give a port below 65536, and at least 0")
+        if not self.serve and (name := _changed(self)):
+            raise Error(f"--{name} is of a server: give --serve")
+
+    def check(self, source: Input, output: "Output", *others):
+        """`Error` for what each request says for itself, or what a server does not do."""
+        kept = {"model", "base", "adapter", "endless", "weights", "threads"}
+        for record in (source, output, *others):
+            if self.serve and (name := _changed(record, kept)):
+                raise Error(f"--serve answers requests, which say all for themselves: leave out --{name}")
+
+
+def _changed(record, kept=frozenset()) -> str | None:
+    """The first option of a record that was given, and is not among the `kept`."""
+    for each in fields(record):
+        if each.name not in kept and getattr(record, each.name) != each.default:
+            return each.name.replace("_", "-")
+    return None
 
 
 def at_least_1(record, *names: str):
