@@ -24,8 +24,7 @@ _HOME = {
     **dict.fromkeys(("use", "disabled", "rows", "serving"), "switching"),
     **dict.fromkeys(("adapters", "names", "layers_of", "modules_of", "parameters"), "inventory"),
     **dict.fromkeys(("merge", "unmerge", "bake"), "merging"),
-    **dict.fromkeys(("quantize", "dequantize"), "quantizing"),
-    "round_base": "rounded",
+    **dict.fromkeys(("quantize", "dequantize", "round_base"), "quantizing"),
     **dict.fromkeys(("save", "load", "refill", "collect"), "bridge"),
 }
 
