@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora import subspaces
 from lora.errors import Error
 from lora.files import Stored
+from lora.inventory import check_known, layers_of
 from lora.subspaces import Amplification
 
 SHOWN = 8  # shares of energy in a row of the table
@@ -101,6 +102,20 @@ def analyze(
     differ = second is not None and any(second.fingerprint.get(n, v) != v for n, v in first.fingerprint.items())
     notes = ("the two adapters were trained on different bases",) if differ else ()
     return Report(tuple(names[: len(stored)]), tuple(spectra), overlaps, notes)
+
+
+def spectra(model: nn.Module, name: str = "default") -> dict[str, Spectrum]:
+    """Path -> what an attached adapter has learned there: the singular values of scale B A.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> spectra(model)["0"].values
+    (0.0, 0.0)
+    """
+    check_known(model, name)
+    updates = {path: layer.update(name) for path, layer in layers_of(model).items() if name in layer.adapters}
+    return {path: _spectrum(len(update.A), *subspaces.svd(update)) for path, update in updates.items()}
 
 
 def _spectrum(rank: int, U: Tensor, S: Tensor, V: Tensor) -> Spectrum:
