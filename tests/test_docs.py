@@ -160,3 +160,18 @@ def test_python_that_is_quoted_runs(page, runs, capsys):
     names = dict(runs)  # one after the other, as a reader would
     for block in blocks(page):
         exec(compile(block, name(page), "exec"), names)  # the text is ours
+
+
+PAPERS = ROOT / "docs" / "papers.md"
+
+
+def test_the_functions_of_the_papers_are_where_it_is_said():
+    """In a table, what stands between backticks after a file is defined in that file, or in the next one named."""
+    rows = [line for line in PAPERS.read_text(encoding="utf-8").splitlines() if line.startswith("|") and "](" in line]
+    assert len(rows) >= 50
+    for row in rows:
+        here = row.split("|")[2]
+        for part in re.split(r"(?=\[\w+\.py\]\()", here)[1:]:
+            source = (PAPERS.parent / re.search(r"\]\(([^)]+)\)", part)[1]).resolve().read_text(encoding="utf-8")
+            for word in re.findall(r"`(\w+)`", part):
+                assert re.search(rf"(def|class) {word}\b", source), f"{word} in {part.strip()}"

@@ -14,6 +14,7 @@ from minigpt.insight.attention import attention_weights
 from minigpt.insight.chances import log_chances, next_tokens
 from minigpt.insight.dial import dial
 from minigpt.insight.growth import growth, spot_of
+from minigpt.insight.repetition import repeated
 from minigpt.model import Attention
 from minigpt.tuning import prefix
 
@@ -164,3 +165,14 @@ def test_growth_is_the_search_and_ends_where_the_best_text_ends():
             words.append(steps[step][place].text)
             step, place = step - 1, steps[step][place].parent
         assert "".join(reversed(words)) == "".join(f"<{token}>" for token in beam.tokens)
+
+
+def test_a_loop_repeats_itself_and_a_draw_from_many_words_hardly():
+    greedy = [3, 1, 4, 1, 5] * 20
+    drawn = torch.randint(50_000, (100,), generator=torch.Generator().manual_seed(0)).tolist()
+    assert repeated(greedy) == pytest.approx(1 - 5 / 97) and repeated(drawn) == 0
+    by_hand = sum(greedy[i : i + 3] in [greedy[j : j + 3] for j in range(i)] for i in range(98)) / 98
+    assert repeated(greedy, 3) == pytest.approx(by_hand)
+    assert repeated([1, 2], 4) == 0
+    with pytest.raises(Error, match="at least 1"):
+        repeated([1], 0)

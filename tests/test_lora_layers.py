@@ -115,6 +115,26 @@ def attached(model, name="default", **options):
     return model
 
 
+@pytest.mark.parametrize("r", [2, 5])
+def test_full_rank_fits_any_update(r):
+    """Section 4.1: with r up to the rank of W, LoRA can become any update; with less, the best of that rank."""
+    torch.manual_seed(0)
+    model, target = attached(nn.Sequential(nn.Linear(6, 5)).double(), targets=["0"], r=r), torch.randn(5, 6).double()
+    wanted = model[0].base.weight + target
+    optimizer = torch.optim.LBFGS(lora.parameters(model), max_iter=500, line_search_fn="strong_wolfe")
+    x = torch.eye(6).double()
+
+    def loss():
+        optimizer.zero_grad()
+        error = (model(x) - F.linear(x, wanted, model[0].base.bias)).square().sum()
+        error.backward()
+        return error
+
+    optimizer.step(loss)
+    left = torch.linalg.svdvals(target)[r:].square().sum().item()  # Eckart & Young 1936
+    assert loss().item() == pytest.approx(left, abs=1e-6)
+
+
 @pytest.mark.parametrize("init, std", [("gaussian", 1 / 16), ("kaiming", 1 / (3 * 1000) ** 0.5)])
 def test_a_starts_as_said_and_b_at_zero(init, std):
     torch.manual_seed(0)

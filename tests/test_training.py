@@ -216,6 +216,53 @@ def test_bits_per_byte_by_hand():
     assert model.training, "evaluation leaves the model as it was"
 
 
+def chain_of(transition: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """Tokens of a first-order chain."""
+    rng, chain = np.random.default_rng(seed), [0]
+    steps = transition.cumsum(1)
+    for draw in rng.random(length - 1):
+        chain.append(min(int(np.searchsorted(steps[chain[-1]], draw)), len(steps) - 1))
+    return np.array(chain, dtype=np.uint16)
+
+
+def losses(model: GPT, chain: np.ndarray, steps: int, rate: float) -> list[float]:
+    """Of each step, in order."""
+    batches = Batches(chain, 32, 16, seed=0)
+    optimizer = make_optimizer(model, OptimizerConfig(optimizer="adamw", weight_decay=0.0))
+    return [train_step(model, optimizer, batches, LoopConfig(), step, rate, 1.0)[0] for step in range(steps)]
+
+
+def test_a_near_corpus_is_learned_in_fewer_steps_than_a_far_one():
+    rng = np.random.default_rng(1)
+    known, other = (rng.dirichlet(np.full(12, 0.2), size=12) for _ in range(2))
+    base = tiny(vocab_size=12, context=32, d_model=32)
+    losses(base, chain_of(known, 20_000, 1), 80, 1e-2)
+    steps = []
+    for share in (0.9, 0.0):  # of what it knows already
+        transition = share * known + (1 - share) * other
+        chain = chain_of(transition, 20_000, 2)
+        own = -np.log(transition[chain[:-1], chain[1:]]).mean()
+        found = losses(copy.deepcopy(base), chain, 80, 3e-3)
+        steps.append(next(step for step, loss in enumerate(found) if loss < own + 0.2))
+    near, far = steps
+    assert 2 * near < far, steps
+
+
+def test_of_three_learning_rates_the_middle_one_wins():
+    chain = chain_of(np.random.default_rng(1).dirichlet(np.full(12, 0.2), size=12), 20_000, 1)
+    ends = []
+    for rate in (1e-4, 1e-2, 3.0):
+        torch.manual_seed(0)
+        try:
+            found = losses(tiny(vocab_size=12, context=32, d_model=32), chain, 60, rate)
+        except Error:  # the loss was not finite
+            found = [0.0, math.inf]
+        ends.append((found[0], found[-1]))
+    slow, right, large = ends
+    assert right[1] < slow[1] < slow[0], ends
+    assert large[1] > large[0], ends
+
+
 def test_a_markov_corpus_is_learned_to_its_entropy_and_not_below():
     """First-order chain over 12 tokens: no model can beat its entropy rate, and ours must come within 0.05 nats."""
     rng = np.random.default_rng(1)

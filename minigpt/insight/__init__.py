@@ -5,4 +5,5 @@ Where does each token look?                               attention.py
 What could come next, and how likely is it?               chances.py
 How does that move with the strength of a LoRA adapter?   dial.py
 How did a beam search grow, and what was pruned?          growth.py
+Does a text repeat itself?                                repetition.py
 """
