@@ -45,9 +45,10 @@ test: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m bench all
 
-lint: $(VENV)/.lint
+lint: $(VENV)/.lint $(VENV)/.run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # A stamp file says what is installed; editing the versions installs again.
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python

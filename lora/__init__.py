@@ -16,6 +16,24 @@ What did the update learn?                       spectrum.py              sectio
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same names, for whoever reads types
+    from lora.attaching import attach, detach
+    from lora.bridge import collect, load, refill, save
+    from lora.config import ALL_LINEAR, Config
+    from lora.errors import Error
+    from lora.inventory import adapters, layers_of, modules_of, names, parameters
+    from lora.merging import bake, merge, unmerge
+    from lora.quantizing import dequantize, quantize, round_base
+    from lora.spectrum import spectra
+    from lora.switching import disabled, rows, scaled, serving, use
+
+__all__ = [
+    "ALL_LINEAR", "Config", "Error", "adapters", "attach", "bake", "collect", "dequantize", "detach", "disabled",
+    "layers_of", "load", "merge", "modules_of", "names", "parameters", "quantize", "refill", "round_base", "rows",
+    "save", "scaled", "serving", "spectra", "unmerge", "use",
+]  # fmt: skip
 
 _HOME = {
     **dict.fromkeys(("ALL_LINEAR", "Config"), "config"),

@@ -113,7 +113,7 @@ def _extend(model: nn.Module, name: str, config: Config):
             adapter.bias = nn.Parameter(bias.detach().clone())
 
 
-def detach(model: nn.Module, name: str | None = None):
+def detach(model: nn.Module, name: str | None = None) -> None:
     """Take an adapter away, or all of them; the last one gone, the model is the base again: same modules, same bits,
     and what learned before the first attach learns again.
 

@@ -31,7 +31,9 @@ from lora.saved import Saved
 # --- to disk ----------------------------------------------------------------------------------------------------
 
 
-def save(model: nn.Module, directory: str | Path, name: str | None = None, base: str = "", compact: bool = False):
+def save(
+    model: nn.Module, directory: str | Path, name: str | None = None, base: str = "", compact: bool = False
+) -> None:
     """Write an adapter as PEFT does; with `base`, the name or path of the base, for who reads the file.
 
     Adapters of q and v that lie in one fused tensor on disk become one with blocks of zeros, which PEFT needs and
@@ -218,7 +220,7 @@ def load(
     return report(model, name)
 
 
-def refill(model: nn.Module, directory: str | Path, name: str | None = None, check_base: bool = True):
+def refill(model: nn.Module, directory: str | Path, name: str | None = None, check_base: bool = True) -> None:
     """Put the numbers of an adapter on disk into the one attached as `name`, which must have its shape."""
     from lora.installing import fill
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lora.errors import Error
@@ -35,18 +36,18 @@ class Config:
 
     r: int = 8
     alpha: float = 16
-    targets: str | tuple[str, ...] = ("q_proj", "v_proj")
-    exclude: str | tuple[str, ...] = ()
+    targets: str | Sequence[str] = ("q_proj", "v_proj")
+    exclude: str | Sequence[str] = ()
     rslora: bool = False
     dropout: float = 0.0
     init: str = "gaussian"
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
-    layers: tuple[int, ...] | None = None
+    layers: int | Sequence[int] | None = None
     slices: dict[str, tuple] = field(default_factory=dict)
     dora: bool = False
     bias: str = "none"
-    modules_to_save: tuple[str, ...] = ()
+    modules_to_save: str | Sequence[str] = ()
     tied: str = "refuse"
 
     def __post_init__(self):

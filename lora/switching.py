@@ -17,7 +17,7 @@ from lora.layers import Layer
 from lora.saved import Holder, Saved
 
 
-def use(model: nn.Module, *names: str | None):
+def use(model: nn.Module, *names: str | None) -> None:
     """From now on these adapters work, their updates added; none without a name, or for None. Who learns is another
     matter.
     """

@@ -16,9 +16,14 @@ How is it asked by words alone?              prompting/            GPT-3 section
 How does it open in transformers?            hub.py
 """
 
+from typing import TYPE_CHECKING
+
 from minigpt import presets
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
+
+if TYPE_CHECKING:
+    from minigpt.model import GPT
 
 __all__ = ["GPT", "Error", "GPTConfig", "presets"]
 

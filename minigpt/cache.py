@@ -12,6 +12,8 @@ K = n, beams are the same with parents that change. Others copy the whole cache 
 A dense layer keeps every entry; a banded one the last few, however long the text becomes (see sliding.py).
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,18 @@ from torch import Tensor
 from minigpt import sliding
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
+
+
+class Past(Protocol):
+    """What the model asks of whatever it reads after: `Cache` does it, and a prefix does."""
+
+    length: int
+
+    def extend_keep(self, keep: Tensor | None, batch: int, time: int) -> Tensor | None: ...
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def advance(self, time: int) -> None: ...
 
 
 class Cache:
@@ -38,7 +52,10 @@ class Cache:
     True
     """
 
-    def __init__(self, config: GPTConfig, batch: int, capacity: int | None = None, dtype=None, device=None):
+    def __init__(
+        self, config: GPTConfig, batch: int, capacity: int | None = None,
+        dtype: torch.dtype | None = None, device: torch.device | str | None = None,
+    ):  # fmt: skip
         self.capacity, self.batch = capacity or config.context, batch
         self.window, self.sinks = config.window, config.sinks
         rooms = [self._room(config.kept_window(layer)) for layer in range(config.n_layers)]

@@ -7,12 +7,14 @@ Everything that tunes or decodes a GPT comes through them, or replaces a module 
 """
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minigpt import attention, masks
+from minigpt.cache import Past
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
 from minigpt.linear import Linear
@@ -183,7 +185,7 @@ class GPT(nn.Module):
         positions: Tensor | None = None,
         keep: Tensor | None = None,
         documents: Tensor | None = None,
-        cache=None,
+        cache: Past | None = None,
     ) -> Tensor:
         """What the head reads, (B, T, C): to be multiplied out whole, at the last token, or a chunk at a time.
 
@@ -277,13 +279,13 @@ class GPT(nn.Module):
         return masks.Sinks(mask, self._rotary(back, length, dtype), first)
 
     @classmethod
-    def from_pretrained(cls, directory, **changes) -> "GPT":
+    def from_pretrained(cls, directory: str | Path, **changes) -> "GPT":
         """The model in a run or Hugging Face directory: see `hub.load`."""
         from minigpt import hub
 
         return hub.load(cls, directory, **changes)
 
-    def save_pretrained(self, directory):
+    def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and model.safetensors, for us and for transformers: see `hub.save`."""
         from minigpt import hub
 

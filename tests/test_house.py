@@ -4,10 +4,15 @@
 """
 
 import ast
+import importlib
+import inspect
 import sys
 from pathlib import Path
 
 import pytest
+
+import lora
+import minigpt
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("minigpt", "lora")
@@ -105,6 +110,47 @@ def test_a_script_is_short(script):
 
 def test_a_function_fits_on_a_screen():
     assert max(found for path in files(*ROOMS) for found in functions(path)) < (FUNCTION_LINES + 1,)
+
+
+PUBLIC = {
+    "lora": lora.__all__,
+    "minigpt": minigpt.__all__,
+    "minigpt.generation": None,
+    "minigpt.tuning.adapter": ("attach", "detach", "load", "names", "rows", "save", "use"),
+    "minigpt.tuning.prefix": ("attach", "detach", "load", "names", "rows", "save", "use"),
+    "minigpt.tuning.prompt": ("attach", "detach", "load", "names", "rows", "save"),
+    "minigpt.tuning.mixed": ("begin", "rows", "use"),
+    "minigpt.serving": ("serving",),
+    "minigpt.tokenizer": ("Tokenizer",),
+    "minigpt.cache": ("Cache",),
+    "minigpt.chat": ("Chat",),
+}
+
+
+def public() -> dict[str, object]:
+    found = {}
+    for module, names in PUBLIC.items():
+        there = importlib.import_module(module)
+        found |= {f"{module}.{name}": getattr(there, name) for name in names or there.__all__}
+    return {name: each for name, each in found.items() if callable(each)}
+
+
+@pytest.mark.parametrize("name", public())
+def test_a_public_name_says_what_it_is_what_it_takes_and_what_it_gives(name):
+    each = public()[name]
+    assert inspect.getdoc(each), name
+    bare = inspect.unwrap(each)
+    if inspect.isclass(each) and issubclass(each, Exception):
+        return
+    methods = [m for key, m in vars(each).items() if not key.startswith("_") and inspect.isfunction(m)]
+    for function in [each.__init__, *methods] if inspect.isclass(each) else [bare]:
+        signature = inspect.signature(function)
+        for parameter in signature.parameters.values():
+            variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+            if parameter.name != "self" and not variable and function.__name__ != "forward":
+                assert parameter.annotation is not parameter.empty, f"{name}: {function.__name__}({parameter.name})"
+        if not inspect.isclass(each):
+            assert signature.return_annotation is not signature.empty, f"{name} -> ?"
 
 
 if __name__ == "__main__":

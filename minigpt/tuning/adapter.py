@@ -69,7 +69,7 @@ def report(model: GPT, name: str = "default") -> Report:
     return learning.report(model, own, sum(tensor.nbytes for tensor in own))
 
 
-def use(model: GPT, name: str | None):
+def use(model: GPT, name: str | None) -> None:
     """From now on the adapters of this name are at work; None: the base alone, bit for bit."""
     if name is not None:
         _check_known(model, name)
@@ -94,7 +94,7 @@ def rows(model: GPT, names: list[str | None]) -> Iterator[None]:
             adapted.rows = was
 
 
-def detach(model: GPT, name: str | None = None):
+def detach(model: GPT, name: str | None = None) -> None:
     """Take away the adapters of a name, or all; the last gone, the model has the modules and bits of before."""
     if name is not None:
         _check_known(model, name)
@@ -116,7 +116,7 @@ def names(model: GPT) -> list[str]:
     return list(dict.fromkeys(name for adapted in _adapted(model).values() for name in adapted.adapters))
 
 
-def save(model: GPT, directory: str | Path, name: str = "default", base: str = ""):
+def save(model: GPT, directory: str | Path, name: str = "default", base: str = "") -> None:
     """adapter_config.json and adapter_model.safetensors: tensors "blocks.0.attn.down.weight" and so on.
 
     `base` is the name of the model they belong to.

@@ -168,7 +168,7 @@ def report(model: GPT, name: str) -> Report:
     return learning.report(model, own, len(ids(model, name)) * model.config.d_model * own[0].itemsize)
 
 
-def detach(model: GPT, name: str | None = None):
+def detach(model: GPT, name: str | None = None) -> None:
     """Take a prompt away, or all of them; the last one gone, the model has the modules and bits it had before.
 
     Other prompts keep their ids.

@@ -46,7 +46,7 @@ def rows(model: GPT, names: Sequence[Names], *others: ModuleType) -> Iterator[No
         yield
 
 
-def use(model: GPT, names: Names, *others: ModuleType):
+def use(model: GPT, names: Names, *others: ModuleType) -> None:
     """From now on all rows have this: what is held under these names works, and everything else rests.
 
     A prompt still has to stand in the texts, see `begin`, and one stored as unshifted asks for `prompt.rows`.

@@ -189,7 +189,7 @@ def names(model: GPT) -> list[str]:
     return list(model.prefixes.held) if hasattr(model, "prefixes") else []
 
 
-def use(model: GPT, name: str | None = None):
+def use(model: GPT, name: str | None = None) -> None:
     """From now on this prefix stands before every row; without a name none does, and the model is its base."""
     _known(model, name)
     model.prefixes.active = name
@@ -206,7 +206,7 @@ def rows(model: GPT, names: list[str | None]) -> Iterator[None]:
         model.prefixes.rows = before
 
 
-def detach(model: GPT, name: str | None = None):
+def detach(model: GPT, name: str | None = None) -> None:
     """Take a prefix away, or all of them; with the last one gone the model is as before the first."""
     if name is None and not names(model):
         return
@@ -221,7 +221,7 @@ def detach(model: GPT, name: str | None = None):
     learning.thaw(model)
 
 
-def save(model: GPT, directory: str | Path, name: str = "default", base: str = ""):
+def save(model: GPT, directory: str | Path, name: str = "default", base: str = "") -> None:
     """Write a prefix in PEFT's format, F alone: see prefix_files.py. `base` is what PEFT calls the model's name."""
     _known(model, name)
     made = model.prefixes.held[name]

@@ -131,7 +131,7 @@ def start(weight: Tensor, config: PromptConfig) -> Tensor:
     return torch.cat([*(weight[list(label)].mean(0, keepdim=True) for label in config.labels), drawn])
 
 
-def save(model: GPT, directory: str | Path, name: str = "default", base: str = "", shift: bool | None = None):
+def save(model: GPT, directory: str | Path, name: str = "default", base: str = "", shift: bool | None = None) -> None:
     """Write a prompt in PEFT's format; `base` is the name of the model it belongs to.
 
     `shift` False notes that it was tuned `unshifted`, which PEFT does not know of; None: what a loaded one says.
