@@ -8,12 +8,14 @@ The loop itself is minigpt/training/loop.py; what each --method does is in minig
 """
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import lora
 from minigpt.cli import dump, run
 from minigpt.errors import Error
+from minigpt.files import alone
 from minigpt.training import command
 from minigpt.training.command import Options
 from minigpt.tuning.method import Method
@@ -108,21 +110,22 @@ def train(options: Options, ranks) -> int:
     module, job = compute.module, compose.describe(options, run.context, compute)
     print(subject.announce(compute.model, job, steps, trained=bool(options.shape.init)))
     print(f"method      {options.method.method}: {run.report}\n{compute.describe()}", flush=True)
-    if ranks.main:
-        compose.begin(options.run, subject.tokenizer, dump(*command.kept(options)))
-    hooks = hooks_of(options, run, ranks)
-    log = ranks.log(out, run.progress.step, steps, options.run.tensorboard)
-    try:
-        if not run.progress.step:
-            log.record("method", 0, method=options.method.method, **run.report.record())
-        state = run.optimizer, run.batches, options.loop, hooks, log, run.progress
-        progress, stopped = fit(module, *state, options.optimizing.clip, compute)
-        ranks.load(run.kept, module, out)
-        found = compose.finish(options, run, hooks, progress, log)
-    finally:
-        log.close()
-    if ranks.main:
-        compose.report(options, subject, found, job, progress, compute)
+    with alone(out) if ranks.main else nullcontext():
+        if ranks.main:
+            compose.begin(options.run, subject.tokenizer, dump(*command.kept(options)))
+        hooks = hooks_of(options, run, ranks)
+        log = ranks.log(out, run.progress.step, steps, options.run.tensorboard)
+        try:
+            if not run.progress.step:
+                log.record("method", 0, method=options.method.method, **run.report.record())
+            state = run.optimizer, run.batches, options.loop, hooks, log, run.progress
+            progress, stopped = fit(module, *state, options.optimizing.clip, compute)
+            ranks.load(run.kept, module, out)
+            found = compose.finish(options, run, hooks, progress, log)
+        finally:
+            log.close()
+        if ranks.main:
+            compose.report(options, subject, found, job, progress, compute)
     return command.goodbye(options, stopped)
 
 

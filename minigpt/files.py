@@ -13,6 +13,11 @@ from pathlib import Path
 
 from minigpt.errors import Error
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
     r"""Write `data` (text as UTF-8, newlines unchanged) to `path`, complete or not at all; parents are created.
@@ -85,6 +90,42 @@ def atomic_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def alone(directory: str | Path) -> Iterator[None]:
+    """Inside, whoever else asks to be alone in this directory, in any process, gets an `Error`.
+
+    The kernel holds the lock, and lets go of it when the process ends, however it ends. Without fcntl there is none.
+    """
+    if fcntl is None:
+        yield
+        return
+    file = Path(directory, ".lock")
+    with _as_error("write into", directory):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(file)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # while it is held: the next one makes its own
+        os.close(descriptor)
+
+
+def _locked(file: Path) -> int:
+    """A descriptor of the file that stands there now, locked."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Error(
+                f"{file.parent}: another process is writing here: wait for it, or choose another name"
+            ) from None
+        os.close(descriptor)  # it was taken away between the two calls
 
 
 def _swap(temporary: Path, path: Path) -> Path | None:

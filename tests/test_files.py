@@ -1,11 +1,16 @@
 """Everything written is complete or absent: checked by failing in the middle."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from minigpt.errors import Error
-from minigpt.files import atomic_directory, atomic_file, write_atomic
+from minigpt.files import alone, atomic_directory, atomic_file, write_atomic
+
+ROOT = Path(__file__).parents[1]
 
 
 def names(folder):
@@ -111,3 +116,28 @@ def test_failed_rename_puts_the_old_directory_back(tmp_path, monkeypatch):
     with pytest.raises(Error, match="disk full"), atomic_directory(tmp_path / "t", replace=True) as temporary:
         (temporary / "new").write_text("2")
     assert names(tmp_path / "t") == ["old"] and names(tmp_path) == ["t"]
+
+
+def test_one_writer_at_a_time_and_the_next_when_it_is_gone(tmp_path):
+    with alone(tmp_path / "run"):
+        with pytest.raises(Error, match="run: another process is writing here"), alone(tmp_path / "run"):
+            pass
+        with alone(tmp_path / "other"):  # elsewhere is free
+            pass
+    assert names(tmp_path / "run") == []
+    with alone(tmp_path / "run"):
+        pass
+
+
+def test_a_writer_that_is_killed_lets_go(tmp_path):
+    code = "import sys, time; from minigpt.files import alone\n"
+    code += "with alone(sys.argv[1]): print('in', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout.readline() == b"in\n"
+    with pytest.raises(Error, match="another process is writing here"), alone(tmp_path):
+        pass
+    process.kill()
+    process.communicate()
+    with alone(tmp_path):
+        assert names(tmp_path) == [".lock"]
+    assert names(tmp_path) == []

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import train as in_process
 
 from minigpt import GPT
+from minigpt.files import alone
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import list_checkpoints, load_checkpoint
 from minigpt.training.log import read_metrics
@@ -140,6 +143,17 @@ def test_kill_9_at_any_moment_leaves_a_checkpoint_that_resumes(whole, notes, tmp
     assert kills, "the process was never caught alive"
     assert losses(run) == losses(whole) and weights(run) == weights(whole)
     assert weights(list_checkpoints(run)[-1]) == weights(list_checkpoints(whole)[-1])
+
+
+def test_a_directory_that_another_run_writes_is_refused_and_left_as_it_is(whole, notes, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with alone(run):
+        for more in (["--resume", "--steps", 40], ["--overwrite", "--data", notes, "--field", "note", *TINY]):
+            code, said = in_process("--out", run, *more)
+            assert code == 2 and "another process is writing here" in said
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "gpt1"])
