@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo merge-check test bench lint clean
+.PHONY: demo merge-check test bench mutants lint clean
 
 demo: $(VENV)/.run
 	$(BIN)/python train.py --config configs/demo.yaml --overwrite
@@ -44,6 +44,11 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench all
+
+# How many changes of the core do its tests notice? Some hours; N=5 draws fewer.
+N ?= 40
+mutants: $(VENV)/.test
+	$(BIN)/python -m tests.mutants --draw $(N)
 
 lint: $(VENV)/.lint $(VENV)/.run
 	$(BIN)/ruff check .
