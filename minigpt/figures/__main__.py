@@ -77,7 +77,8 @@ def draw(options: Options) -> int:
         write_atomic(out / f"{name}.{kind}", data)
         said.append(str(out / f"{name}.{kind}"))
     print("\n".join(said))
-    if options.format == "png" and "attention" in names and (gone := canvas.missing(options.text)):
+    drawn = (out / "attention.png").is_file() and "attention" in names and options.format == "png"
+    if drawn and (gone := canvas.missing(options.text)):
         print(f"no font here has {gone}: their code points are drawn; install one, say Noto Sans CJK, or take "
               "--format svg, whose letters the reader's fonts draw", file=sys.stderr)  # fmt: skip
     return 0

@@ -50,12 +50,17 @@ def missing(text: str) -> str:
     return "".join(dict.fromkeys(letter for letter in text if letter > " " and ord(letter) not in letters()))
 
 
-def readable(text: str, kind: str) -> str:
-    """`text` as a label: spaces and line ends are seen, and in a PNG what no font has is its code point.
+def readable(data: bytes, kind: str) -> str:
+    """A token as a label: spaces and line ends are seen, part of a character is its bytes, and in a PNG what no font
+    has is its code point.
 
-    >>> readable(" a\\n", "svg")
-    '␣a↵'
+    >>> readable(b" a\\n", "svg"), readable(b"\\xe5\\x92", "svg")
+    ('␣a↵', '<E5 92>')
     """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"<{data.hex(' ').upper()}>"
     text = text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
     if kind == "svg":
         return text

@@ -16,6 +16,7 @@ from minigpt.config import GPTConfig
 from minigpt.errors import Error
 from minigpt.figures import adapter, bars, canvas, curves, looks, masks, places
 from minigpt.memory.job import METHODS, OPTIMIZERS, Job
+from minigpt.model import GPT
 from minigpt.training.log import read_metrics
 from minigpt.training.schedule import ScheduleConfig, learning_rate
 
@@ -95,19 +96,19 @@ class Subject:
 def _positions(subject: Subject):
     if subject.config.positions == "rotary":
         return places.draw_rotary(subject.config)
-    return places.draw_learned(hub.load(subject.directory).position_embedding.weight)
+    return places.draw_learned(GPT.from_pretrained(subject.directory).position_embedding.weight)
 
 
 def _attention(subject: Subject):
     from minigpt.insight.attention import attention_weights
     from minigpt.tokenizer import Tokenizer
 
-    model, tokenizer = hub.load(subject.directory), Tokenizer.load(subject.directory)
+    model, tokenizer = GPT.from_pretrained(subject.directory), Tokenizer.load(subject.directory)
     ids = tokenizer.encode(subject.text)
     most = min(looks.LONGEST, model.config.context)
     if not 0 < len(ids) <= most:
         raise Error(f"--text has {len(ids)} tokens: give from 1 to {most}, whose names can be read")
-    names = [canvas.readable(tokenizer.decode([each]), subject.kind) for each in ids]
+    names = [canvas.readable(tokenizer.decode_bytes([each]), subject.kind) for each in ids]
     return looks.draw(attention_weights(model, torch.tensor([ids]))[:, 0], names)
 
 

@@ -46,10 +46,14 @@ def draw(config: GPTConfig):
 
     found = grids(config)
     figure = Figure(figsize=(2.5 * len(found), 3), layout="constrained")
-    for axes, (name, grid) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+    widths = {"width_ratios": [grid.shape[1] for grid in found.values()]}
+    panels = figure.subplots(1, len(found), squeeze=False, gridspec_kw=widths)[0]
+    for axes, (name, grid) in zip(panels, found.items(), strict=True):
         axes.pcolormesh(grid.numpy(), cmap="Blues", vmin=0, vmax=1.3, edgecolors="#ddd", linewidth=0.4)
         axes.invert_yaxis()
         axes.set_aspect("equal")
+        axes.set_xticks([x + 0.5 for x in range(0, grid.shape[1], 4)], range(0, grid.shape[1], 4))
+        axes.set_yticks([y + 0.5 for y in range(0, len(grid), 4)], range(0, len(grid), 4))
         axes.set_title(name, fontsize=9, parse_math=False)
         axes.set_xlabel("key", fontsize=8)
         axes.tick_params(labelsize=7)
