@@ -87,7 +87,7 @@ class Subject:
         found["length"] = found.get("context")
         known = {"method": METHODS, "optimizer": OPTIMIZERS}
         wanted = (*known, "r", "targets", "batch", "documents", "dtype", "length", "accumulate", "checkpointing")
-        asked = {name: found[name] for name in wanted if found.get(name) is not None}
+        asked = {name: found[name] for name in wanted if found.get(name) not in (None, [])}
         asked = {name: value for name, value in asked.items() if name not in known or value in known[name]}
         assert set(asked) <= {field.name for field in fields(Job)}
         return Job(**asked)
