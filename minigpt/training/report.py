@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from minigpt import svg
+from minigpt.figures.curves import curves, learning, loss_label, rate
 from minigpt.files import write_atomic
 from minigpt.training.log import read_metrics
 
@@ -41,29 +42,15 @@ def write_report(
     write_atomic(Path(run) / "report.html", page)
 
 
-def smooth(values: list[float], window: int) -> list[float]:
-    """Mean of the last `window` values at each place, fewer at the start.
-
-    >>> smooth([1.0, 3.0, 5.0], 2)
-    [1.0, 2.0, 4.0]
-    """
-    return [sum(values[max(0, i + 1 - window) : i + 1]) / min(i + 1, window) for i in range(len(values))]
-
-
 def _figures(trained: list[dict], evaluated: list[dict], lines: dict[str, float]) -> list[dict]:
-    steps, losses = [r["step"] for r in trained], [r["loss"] for r in trained]
     answers = bool(evaluated) and "accuracy" in evaluated[0]
-    loss_figure = draw(
-        "loss, nats" if answers else "loss, nats a token",
-        [("training", steps, losses, "#bbb"), ("training, smoothed", steps, smooth(losses, 25), "#444")]
-        + [("validation", [r["step"] for r in evaluated], [r["loss"] for r in evaluated], "#c33")],
-        lines,
-    )
-    rate = draw("learning rate", [("", steps, [r["lr"] for r in trained], "#36c")], {})
+    steps = [r["step"] for r in trained]
+    loss_figure = svg.text_of(learning(trained, evaluated, lines), salt=loss_label(evaluated))
+    rate_figure = svg.text_of(rate(trained), salt="learning rate")
     norm = draw("length of the gradient", [("", steps, [r.get("grad_norm") for r in trained], "#393")], {})
     return [
         *(_of_answers if answers else _of_text)(evaluated, loss_figure),
-        {"svg": rate, "caption": "The learning rate: warm-up, then the schedule."},
+        {"svg": rate_figure, "caption": "The learning rate: warm-up, then the schedule."},
         {"svg": norm, "caption": "The gradient before clipping: spikes that grow are the first sign of trouble."},
     ]  # fmt: skip
 
@@ -90,22 +77,9 @@ def _of_answers(evaluated: list[dict], loss_figure: str) -> list[dict]:
     ]  # fmt: skip
 
 
-def draw(label: str, curves: list[tuple], lines: dict[str, float], across: str = "step") -> str:
-    """An SVG of curves (name, x, y, colour) and named flat lines."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    for name, x, y, colour in curves:
-        marker = "o" if len(x) < 20 else None
-        axes.plot(x, y, color=colour, label=name or None, linewidth=1.3, marker=marker, markersize=3)
-    for (name, value), style in zip(lines.items(), ("--", ":", "-."), strict=False):
-        axes.axhline(value, color="#888", linestyle=style, linewidth=1, label=f"{name} = {value:.2f}")
-    axes.set(xlabel=across, ylabel=label)
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=8)
-    return svg.text_of(figure, salt=label)
+def draw(label: str, lines: list[tuple], floors: dict[str, float], across: str = "step") -> str:
+    """`curves` as an SVG."""
+    return svg.text_of(curves(label, lines, floors, across), salt=label)
 
 
 def _table(title: str, rows: dict) -> dict:

@@ -73,19 +73,3 @@ def learning_rate(step: int, steps: int, config: ScheduleConfig) -> float:
         return config.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - 1 - warmup)
     return config.lr * SCHEDULES[config.schedule](min(1.0, progress), config)
-
-
-def picture(steps: int = 1000) -> str:
-    """All schedules with their default settings, as an SVG: python -m minigpt.training.schedule > schedules.svg"""
-    from minigpt.training.report import draw
-
-    colours, x = ("#c33", "#36c", "#393", "#888"), list(range(steps))
-    curves = []
-    for name, colour in zip(SCHEDULES, colours, strict=True):
-        config = ScheduleConfig(schedule=name, lr=1.0)
-        curves.append((name, x, [learning_rate(step, steps, config) for step in x], colour))
-    return draw("learning rate, in parts of --lr", curves, {})
-
-
-if __name__ == "__main__":
-    print(picture())
