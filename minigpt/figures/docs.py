@@ -1,7 +1,7 @@
 """The pictures of docs/ that our code makes in seconds; the others are measurements, with the command of each."""
 
 from minigpt import presets, rope
-from minigpt.figures import bars, canvas, curves, masks, places
+from minigpt.figures import bars, canvas, choices, curves, masks, parts, places, vocabulary
 from minigpt.memory.job import Job
 
 MEASURED = {  # file -> what makes it, in minutes or hours
@@ -25,5 +25,8 @@ def pictures() -> dict[str, bytes]:
         "figures-masks": masks.draw(banded),
         "figures-positions": places.draw_rotary(llama),
         "figures-memory": bars.draw(presets.gpt2(), Job()),
+        "figures-choices": choices.draw(),
+        "figures-parts": parts.draw(),
+        "figures-vocabulary": vocabulary.draw(),
     }
     return {f"{name}.svg": canvas.data_of(figure, "svg", name) for name, figure in made.items()}
