@@ -82,7 +82,7 @@ def test_attention_squares_hold_the_weights_of_their_layer_and_head():
     assert len(drawn.axes) == 36
     for axes in drawn.axes:
         layer, head = (int(word.split()[1]) for word in axes.get_title().split(", "))
-        assert axes.images[0].get_array() == pytest.approx(weights[layer, head].numpy())
+        assert torch.equal(torch.from_numpy(axes.images[0].get_array().data), weights[layer, head])
     assert drawn.axes[-1].get_title() == "layer 7, head 6"
 
 
