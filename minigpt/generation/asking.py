@@ -4,7 +4,7 @@ Shapes: N rows, V vocabulary.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Generator, Tensor
 
@@ -55,6 +55,7 @@ class Row:
     prompt: int  # how many of them are the prompt
     limit: int  # how many tokens it may become
     generator: Generator
+    sampler: Sampler  # the ask's, less what only says when the text ends
 
     def take(self, token: int) -> str | None:
         """One more token; how the text finishes with it, if it does."""
@@ -62,6 +63,16 @@ class Row:
         if token in self.ask.sampler.ends:
             return "end"
         return "length" if len(self.tokens) >= self.limit else None
+
+
+def choosing(sampler: Sampler) -> Sampler:
+    """One that chooses the same, whether or not texts end at other tokens and lengths: rows of these go together.
+
+    >>> choosing(Sampler(top_k=5, max_new_tokens=7)) == choosing(Sampler(top_k=5, ends={1}))
+    True
+    """
+    ends = sampler.ends if sampler.min_new_tokens or sampler.force_end else ()
+    return replace(sampler, ends=ends, max_new_tokens=sampler.max_new_tokens if sampler.force_end else None)
 
 
 def answer(rows: list[Row], logits: Tensor) -> list[Event]:
@@ -88,7 +99,7 @@ def _alike(rows: list[Row]) -> list[list[int]]:
     """The places of rows that are chosen together. Who has functions of his own is alone with them."""
     groups: list[tuple[Sampler, list[int]]] = []
     for place, row in enumerate(rows):
-        sampler = row.ask.sampler
+        sampler = row.sampler
         found = next((places for other, places in groups if not sampler.extra and other == sampler), None)
         if found is None:
             groups.append((sampler, [place]))
@@ -100,7 +111,7 @@ def _alike(rows: list[Row]) -> list[list[int]]:
 def _choose(rows: list[Row], logits: Tensor) -> list[int | Exception]:
     """A token for each row, or what went wrong with it: then the others are chosen without it."""
     try:
-        return rows[0].ask.sampler.choose(logits, [row.generator for row in rows], rows).tolist()
+        return rows[0].sampler.choose(logits, [row.generator for row in rows], rows).tolist()
     except Exception as problem:  # whatever a function of the caller's raises
         if len(rows) == 1:
             return [problem]

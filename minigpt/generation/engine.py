@@ -23,7 +23,7 @@ from types import ModuleType
 from torch import Tensor
 
 from minigpt.errors import Error, nearest
-from minigpt.generation.asking import Ask, Event, Row, answer
+from minigpt.generation.asking import Ask, Event, Row, answer, choosing
 from minigpt.generation.checks import check_prompt, context_of, end_tokens
 from minigpt.generation.lanes import Lane, Reading, make_lanes
 from minigpt.generation.sampling import row_generator
@@ -100,7 +100,7 @@ class Engine:
         elif self.model.config.endless:
             raise Error("the model's texts have no end: give max_new_tokens")
         generator = row_generator(ask.seed, ask.row)
-        row = Row(next(self.tickets), ask, names, tokens, len(tokens), limit, generator)
+        row = Row(next(self.tickets), ask, names, tokens, len(tokens), limit, generator, choosing(ask.sampler))
         self.queue.append(row)
         return row.ticket
 
