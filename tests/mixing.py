@@ -30,5 +30,6 @@ def tuned(kind, shift):
 def alone(gpt, names, place, text, read):
     """The same row as a batch of its own, by `use`: no `rows` anywhere but where a prompt's text stands."""
     mixed.use(gpt, names, lora)
-    with prompt.rows(gpt, [names if names in ("prompt", "ptuning") else None]):
+    several = names if isinstance(names, tuple) else (names,)
+    with prompt.rows(gpt, [next((name for name in several if name in ("prompt", "ptuning")), None)]):
         return read([text], place)
