@@ -328,7 +328,7 @@ def test_who_comes_after_a_row_of_nan_does_not_see_it():
         Ask([3], usual),
         Ask([4, 5], usual),
     ]
-    heard = drive(Engine(gpt, 2), asks)
+    heard = drive(Engine(gpt, 2), asks, arrive=[0, 0, 4, 4])
     assert [len(events) for events in heard] == [15, 2, 15, 15] and heard[1][-1].finish == "error"
     for number in (0, 2, 3):
         check_told(heard[number], asks[number], by_generate(gpt, asks[number]))
