@@ -431,6 +431,30 @@ def test_a_model_that_fails_costs_those_that_were_read_and_not_the_engine(at, mo
             check_told(events, ask, by_generate(gpt, ask))
 
 
+@pytest.mark.parametrize("at", [1, 3, 10, 17, 28])
+def test_want_of_memory_harms_those_that_join_or_all_but_never_a_text(at, monkeypatch):
+    """The cache may fail to grow at any of its allocations; then rows end with an error, and the others are right."""
+    gpt, sampler, made, new_zeros = model("gpt3", std=0.2), Sampler(max_new_tokens=20), [], torch.Tensor.new_zeros
+
+    def fail(tensor, *size):
+        made.append(size)
+        if len(made) == at:
+            raise RuntimeError("no memory")
+        return new_zeros(tensor, *size)
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", fail)
+    asks = [Ask([row] * (5 * row % 18 + 1), sampler, row=row) for row in range(9)]
+    heard = drive(Engine(gpt, 4), asks, arrive=[0, 1, 2, 3, 9, 9, 12, 30, 30])
+    failed = [number for number, events in enumerate(heard) if events[-1].finish == "error"]
+    assert 1 <= len(failed) <= 4
+    for number, (ask, events) in enumerate(zip(asks, heard, strict=True)):
+        whole = by_generate(gpt, ask)
+        if number in failed:
+            assert words(events[:-1]) == whole[: len(events) - 1] and str(events[-1].error) == "no memory"
+        else:
+            check_told(events, ask, whole)
+
+
 def test_serving_changes_no_text():
     gpt = tuned("gpt2", True)
     names = {"a": "lora", "b": "rslora", "c": "houlsby"}

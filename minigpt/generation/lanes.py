@@ -26,13 +26,9 @@ class Lane:
     """A batch whose rows have each their own."""
 
     def __init__(self, model: GPT, others: Sequence[ModuleType] = ()):
-        self.model, self.others = model, others
+        self.model, self.others, weight = model, others, next(model.parameters())
         self.rows: list[Row] = []
-        self.joined = self._empty()
-
-    def _empty(self) -> Joined:
-        weight = next(self.model.parameters())
-        return Joined(self.model.config, weight.dtype, weight.device)
+        self.joined = Joined(model.config, weight.dtype, weight.device)
 
     @contextmanager
     def working(self, rows: list[mixed.Names]) -> Iterator[None]:
