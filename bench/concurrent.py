@@ -5,7 +5,7 @@
     one batch            `generate` of all eight, which knows them from the start: what the engine's freedom costs
 
 The demo's shape is 4 layers, 256 wide, vocabulary 2048. Adapters: LoRA, r 8, all linear layers, one for each request.
-Greedy texts of trained weights would be the same; of these random ones nearly all are.
+The texts are the same each way; where they are not, a line says so (rounding decides near ties of what is drawn).
 """
 
 from contextlib import ExitStack
@@ -25,6 +25,7 @@ class Work:
     width: int = 768
     vocabulary: int = 50257
     adapters: bool = False
+    same: bool = True
 
     @property
     def units(self) -> int:
