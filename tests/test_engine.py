@@ -11,7 +11,7 @@ from helpers import model
 from mixing import NAMES, tuned
 
 import lora
-from minigpt import sliding
+from minigpt import Error, sliding
 from minigpt.generation import generate
 from minigpt.generation.engine import Ask, Engine
 from minigpt.generation.sampling import Sampler
@@ -104,6 +104,8 @@ def test_log_probabilities_are_the_models_own_before_penalties_and_temperature()
             assert [token for token, _ in event.top] == [token for token, _ in best]
             assert [value for _, value in event.top] == pytest.approx([value for _, value in best], abs=1e-5)
     assert len(heard[3][0].top) == 61
+    with pytest.raises(Error, match="top is -1: give a whole number of at least 0"):
+        Ask([1], top=-1)
 
 
 def test_a_text_ends_where_the_context_is_full():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Generator, Tensor
 
+from minigpt.errors import Error
 from minigpt.generation.sampling import Sampler
 from minigpt.tuning import mixed
 
@@ -27,6 +28,10 @@ class Ask:
     row: int = 0
     adapter: str | None = None
     top: int | None = None
+
+    def __post_init__(self):
+        if self.top is not None and (type(self.top) is not int or self.top < 0):
+            raise Error(f"top is {self.top!r}: give a whole number of at least 0, or None to be told no probabilities")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def choosing(sampler: Sampler) -> Sampler:
 
 def answer(rows: list[Row], logits: Tensor) -> list[Event]:
     """The next token of each row, after logits (N, V), and what its ask wants to know of it."""
-    chosen = dict(enumerate(rows))
+    chosen: dict[int, int | Exception] = {}
     for places in _alike(rows):
         tokens = _choose([rows[place] for place in places], logits[places])
         chosen |= dict(zip(places, tokens, strict=True))
