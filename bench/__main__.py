@@ -24,6 +24,7 @@ TIMED = {
     "import_time": "`import minigpt` beside `import torch`",
     "growth": "a training step as context, width and batch grow, beside transformers",
     "length": "a decoding step as the text grows, beside transformers",
+    "concurrent": "eight requests at once, beside one after another",
     "adapters": "a decoding step as the number of adapters in a batch grows, beside peft",
 }
 OTHERS = {

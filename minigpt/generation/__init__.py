@@ -8,6 +8,7 @@ How is one drawn, from which randomness?   sampling.py
 What is read at each step, and shared?     reader.py
 How is a step compiled, once and for all?  compiled.py
 How are many texts written at once?        generate.py
+And texts that are asked for at any time?  engine.py lanes.py asking.py joining.py
 Which texts are the most likely?           search.py beams.py   Graves 2012; Vijayakumar et al. 2018
 How does a search look?                    tree.py
 When does the text end?                    stops.py

@@ -4,10 +4,11 @@ Shapes: N rows, V vocabulary.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Generator, Tensor
 
+from minigpt.errors import Error
 from minigpt.generation.sampling import Sampler
 from minigpt.tuning import mixed
 
@@ -27,6 +28,10 @@ class Ask:
     row: int = 0
     adapter: str | None = None
     top: int | None = None
+
+    def __post_init__(self):
+        if self.top is not None and (type(self.top) is not int or self.top < 0):
+            raise Error(f"top is {self.top!r}: give a whole number of at least 0, or None to be told no probabilities")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Row:
     prompt: int  # how many of them are the prompt
     limit: int  # how many tokens it may become
     generator: Generator
+    sampler: Sampler  # the ask's, less what only says when the text ends
 
     def take(self, token: int) -> str | None:
         """One more token; how the text finishes with it, if it does."""
@@ -64,9 +70,19 @@ class Row:
         return "length" if len(self.tokens) >= self.limit else None
 
 
+def choosing(sampler: Sampler) -> Sampler:
+    """One that chooses the same, whether or not texts end at other tokens and lengths: rows of these go together.
+
+    >>> choosing(Sampler(top_k=5, max_new_tokens=7)) == choosing(Sampler(top_k=5, ends={1}))
+    True
+    """
+    ends = sampler.ends if sampler.min_new_tokens or sampler.force_end else ()
+    return replace(sampler, ends=ends, max_new_tokens=sampler.max_new_tokens if sampler.force_end else None)
+
+
 def answer(rows: list[Row], logits: Tensor) -> list[Event]:
     """The next token of each row, after logits (N, V), and what its ask wants to know of it."""
-    chosen = dict(enumerate(rows))
+    chosen: dict[int, int | Exception] = {}
     for places in _alike(rows):
         tokens = _choose([rows[place] for place in places], logits[places])
         chosen |= dict(zip(places, tokens, strict=True))
@@ -88,7 +104,7 @@ def _alike(rows: list[Row]) -> list[list[int]]:
     """The places of rows that are chosen together. Who has functions of his own is alone with them."""
     groups: list[tuple[Sampler, list[int]]] = []
     for place, row in enumerate(rows):
-        sampler = row.ask.sampler
+        sampler = row.sampler
         found = next((places for other, places in groups if not sampler.extra and other == sampler), None)
         if found is None:
             groups.append((sampler, [place]))
@@ -100,7 +116,7 @@ def _alike(rows: list[Row]) -> list[list[int]]:
 def _choose(rows: list[Row], logits: Tensor) -> list[int | Exception]:
     """A token for each row, or what went wrong with it: then the others are chosen without it."""
     try:
-        return rows[0].ask.sampler.choose(logits, [row.generator for row in rows], rows).tolist()
+        return rows[0].sampler.choose(logits, [row.generator for row in rows], rows).tolist()
     except Exception as problem:  # whatever a function of the caller's raises
         if len(rows) == 1:
             return [problem]

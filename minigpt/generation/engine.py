@@ -11,8 +11,8 @@ are written several times as fast as one after another. What a row says is what 
 with its seed and adapter, whoever else is there: rows are padded to each other in one cache (joining.py), every row has
 its own sampler and random stream, and adapters act row by row (tuning/mixed.py).
 
-Nothing here waits, and nobody is asked twice: who has threads calls everything from the same one. Whoever decodes much
-enters `serving(model)` and `lora.serving(model)` first, and stays there.
+There are no threads here: whoever has some calls everything from one of them. Between two steps the model is as its
+owner left it, and may be used. Enter `serving(model)` and `lora.serving(model)` before, and stay: an engine does not.
 """
 
 from collections import defaultdict, deque
@@ -23,7 +23,7 @@ from types import ModuleType
 from torch import Tensor
 
 from minigpt.errors import Error, nearest
-from minigpt.generation.asking import Ask, Event, Row, answer
+from minigpt.generation.asking import Ask, Event, Row, answer, choosing
 from minigpt.generation.checks import check_prompt, context_of, end_tokens
 from minigpt.generation.lanes import Lane, Reading, make_lanes
 from minigpt.generation.sampling import row_generator
@@ -32,7 +32,7 @@ from minigpt.tuning import mixed
 
 __all__ = ["Ask", "Engine", "Event"]
 
-PREFILL_SHARE = 256  # tokens of prompts that are read between two steps: so long do the others wait
+PREFILL_SHARE = 256  # tokens of prompts that are read between two steps: as long as that the others wait
 
 
 class Engine:
@@ -42,7 +42,8 @@ class Engine:
              as it stands; else each row has what it asks for and nothing more, and who asks for none gets the base
     others   methods that this library does not know: (lora,)
 
-    What cannot be mixed, as DoRA, has a step of its own. After an exception, whoever it was, the others go on.
+    What cannot be mixed, as DoRA, has steps of its own. What a row raises is the end of that row alone; if the model
+    itself raises, of the rows that it was reading.
 
     >>> from minigpt import GPTConfig
     >>> from minigpt.generation import generate
@@ -100,7 +101,7 @@ class Engine:
         elif self.model.config.endless:
             raise Error("the model's texts have no end: give max_new_tokens")
         generator = row_generator(ask.seed, ask.row)
-        row = Row(next(self.tickets), ask, names, tokens, len(tokens), limit, generator)
+        row = Row(next(self.tickets), ask, names, tokens, len(tokens), limit, generator, choosing(ask.sampler))
         self.queue.append(row)
         return row.ticket
 
@@ -142,15 +143,19 @@ class Engine:
         reading = self.reading
         try:
             logits = reading.read()
-            if logits is None:
-                return
-            self.reading = None
-            going = self._tell(reading.rows, logits, events)
-            if going:
-                reading.lane.join(reading, going)
         except Exception as problem:
             self.reading = None
             self._fail(reading.rows, problem, events)
+            return
+        if logits is None:
+            return
+        self.reading = None
+        if not (going := self._tell(reading.rows, logits, events)):
+            return
+        try:
+            reading.lane.join(reading, going)
+        except Exception as problem:  # no memory for them: the others are as before
+            self._fail(going, problem, events)
 
     def _write(self, lane: Lane, events: dict[int, list[Event]]):
         try:

@@ -41,12 +41,15 @@ class Joined:
     """
 
     def __init__(self, config: GPTConfig, dtype=None, device=None):
-        self.config, self.dtype, self.device = config, dtype, device
+        self.config, self.device = config, device
+        none = torch.zeros(0, config.n_kv_heads, 0, config.d_head, dtype=dtype, device=device)
+        self.none = none, torch.zeros(0, 1, 0, dtype=torch.bool, device=device)
         self._clear()
 
     def _clear(self):
         self.length, self.held = 0, []  # `held`: n of each row
-        self.keys, self.values, self.sees = [], [], torch.zeros(0, 1, 0, dtype=torch.bool, device=self.device)
+        entries, self.sees = self.none
+        self.keys, self.values = [entries] * self.config.n_layers, [entries] * self.config.n_layers
 
     @property
     def batch(self) -> int:
@@ -70,19 +73,19 @@ class Joined:
         length = max(self.length, *map(len, own))
         if length > self.length or length >= self.capacity or self.batch + len(rows) > len(self.sees):
             self._move(length, self.batch + len(rows))
-        for row, which in zip(rows, own, strict=True):
-            self._write(cache, row, which)
+        for place, (row, which) in enumerate(zip(rows, own, strict=True), self.batch):
+            self._write(place, cache, row, which)
+        self.held += map(len, own)
 
-    def _write(self, cache: Cache, row: int, which: Tensor):
-        """One more row: the entries `which` of a row of the cache. Over its gap, too, where another's may still be."""
-        place, gap = self.batch, self.length - len(which)
+    def _write(self, place: int, cache: Cache, row: int, which: Tensor):
+        """A new row: the entries `which` of a row of the cache. Over its gap, too, where another's may still be."""
+        gap = self.length - len(which)
         for layer, read in enumerate(cache.layers):
             for stored, new in ((self.keys, read.keys), (self.values, read.values)):
                 stored[layer][place, :, :gap] = 0
                 stored[layer][place, :, gap : self.length] = new[row, :, which]
         self.sees[place] = False
         self.sees[place, 0, gap : self.length] = True
-        self.held.append(len(which))
 
     def leave(self, row: int):
         """The row is gone; the last one stands in its place."""
@@ -103,22 +106,18 @@ class Joined:
             self._move(longest, self.batch)
 
     def _move(self, length: int, rows: int):
-        """The same rows, ending at `length`, in buffers for so many rows: larger or smaller ones, as it fits."""
-        kept, rows, capacity = max(self.held, default=0), bucket(rows), bucket(length + SPARE, SPARE)
-        size = rows, self.config.n_kv_heads, capacity, self.config.d_head
+        """The same rows, ending at `length`, in buffers for so many rows: larger or smaller ones, as it fits.
 
-        def moved(old: Tensor | None, new: Tensor) -> Tensor:
-            if kept:
-                new[: self.batch, :, length - kept : length] = old[: self.batch, :, self.length - kept : self.length]
-            return new
-
-        for buffers in (self.keys, self.values):
-            buffers += [None] * (self.config.n_layers - len(buffers))
-            for layer, old in enumerate(buffers):  # a layer at a time: no second cache
-                # Zeros: a weight of 0 times what nobody wrote must be 0.
-                buffers[layer] = moved(old, torch.zeros(size, dtype=self.dtype, device=self.device))
-        self.sees = moved(self.sees, self.sees.new_zeros(rows, 1, capacity))
-        self.length = length
+        If there is no memory for them all is as before: the old ones go when all the new ones are there.
+        """
+        rows, capacity, kept = bucket(rows), bucket(length + SPARE, SPARE), max(self.held, default=0)
+        old = *self.keys, *self.values, self.sees
+        # Zeros: a weight of 0 times what nobody wrote must be 0.
+        new = [each.new_zeros(rows, each.shape[1], capacity, *each.shape[3:]) for each in old]
+        for there, here in zip(old, new, strict=True):
+            here[: self.batch, :, length - kept : length] = there[: self.batch, :, self.length - kept : self.length]
+        layers = self.config.n_layers
+        self.keys, self.values, self.sees, self.length = new[:layers], new[layers:-1], new[-1], length
 
     def extend_keep(self, keep: Tensor | None, batch: int, time: int) -> Tensor:
         """Who sees what, (B, 1, L + 1): each row its own entries, the new one the last of them."""

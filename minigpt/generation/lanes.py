@@ -26,13 +26,9 @@ class Lane:
     """A batch whose rows have each their own."""
 
     def __init__(self, model: GPT, others: Sequence[ModuleType] = ()):
-        self.model, self.others = model, others
+        self.model, self.others, weight = model, others, next(model.parameters())
         self.rows: list[Row] = []
-        self.joined = self._empty()
-
-    def _empty(self) -> Joined:
-        weight = next(self.model.parameters())
-        return Joined(self.model.config, weight.dtype, weight.device)
+        self.joined = Joined(model.config, weight.dtype, weight.device)
 
     @contextmanager
     def working(self, rows: list[mixed.Names]) -> Iterator[None]:
@@ -107,16 +103,17 @@ class Reading:
         first = {self.place[row.ticket]: row for row in reversed(rows)}
         self.names = [first[place].names for place in range(len(texts))]
         tokens, keep = flush_right([first[place].tokens for place in range(len(texts))])
-        width = max(1, share // len(texts))
-        parts = tokens.split(width, 1)
-        self.parts = list(zip(parts, [None] * len(parts) if keep is None else keep.split(width, 1), strict=True))
-        model, weight = lane.model, next(lane.model.parameters())
-        self.cache = Cache(model.config.dense(), *tokens.shape, dtype=weight.dtype, device=weight.device)
-        self.cache.sinks = model.config.sinks  # so that a prefix is refused where `generate` refuses it
+        parts = tokens.split(share, 1)  # several texts are short, and one part: see `Engine._begin`
+        self.parts = list(zip(parts, [None] * len(parts) if keep is None else keep.split(share, 1), strict=True))
+        self.size, self.cache = tokens.shape, None
 
     def read(self) -> Tensor | None:
         """One chunk; after the last one the logits of each row (B, V)."""
-        tokens, keep = self.parts.pop(0)
+        model, (tokens, keep) = self.lane.model, self.parts.pop(0)
+        if self.cache is None:
+            weight = next(model.parameters())
+            self.cache = Cache(model.config.dense(), *self.size, dtype=weight.dtype, device=weight.device)
+            self.cache.sinks = model.config.sinks  # so that a prefix is refused where `generate` refuses it
         with self.lane.working(self.names):
-            logits = read_last(self.lane.model, tokens, keep, self.cache, range(len(tokens)), tokens.numel())
+            logits = read_last(model, tokens, keep, self.cache, range(len(tokens)), tokens.numel())
         return None if self.parts else logits[[self.place[row.ticket] for row in self.rows]]
