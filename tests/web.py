@@ -97,7 +97,7 @@ def ask(port: int, method: str, path: str, body=None, **headers) -> SimpleNamesp
         raw = answer.read()
         is_json = answer.headers.get_content_type() == "application/json"
         return SimpleNamespace(
-            status=answer.status, headers=answer.headers, raw=raw, json=json.loads(raw) if is_json else None
+            status=answer.status, headers=answer.headers, raw=raw, json=json.loads(raw) if is_json and raw else None
         )
     finally:
         connection.close()
