@@ -79,13 +79,14 @@ def main():
 
 def serve(source: Input, output: Output, options: Serving):
     """Answer programs and browsers until told to stop."""
-    import torch
-
-    from minigpt import answers, web
-    from minigpt.serving import serving
-    from minigpt.tuning import composed
+    from minigpt import web
 
     web.check_installed()
+    import torch
+
+    from minigpt import answers
+    from minigpt.serving import serving
+    from minigpt.tuning import composed
     from minigpt.web import opening, server
 
     if output.threads:

@@ -65,13 +65,20 @@ def studio_of(gpt: GPT, names: dict[str, str] | None = None, **more):
 @contextmanager
 def served(studio, **options):
     """The port of a server that runs on a thread of its own."""
+    with running(studio, **options) as (port, _):
+        yield port
+
+
+@contextmanager
+def running(studio, **options):
+    """The port, and the server that listens there."""
     listener = listen("127.0.0.1", 0)
     server = Server(make_app(studio, **options), studio)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         wait_for(lambda: server.started or not thread.is_alive())
-        yield listener.getsockname()[1]
+        yield listener.getsockname()[1], server
     finally:
         server.handle_exit(2, None)
         thread.join(10)
@@ -97,7 +104,7 @@ def ask(port: int, method: str, path: str, body=None, **headers) -> SimpleNamesp
         raw = answer.read()
         is_json = answer.headers.get_content_type() == "application/json"
         return SimpleNamespace(
-            status=answer.status, headers=answer.headers, raw=raw, json=json.loads(raw) if is_json else None
+            status=answer.status, headers=answer.headers, raw=raw, json=json.loads(raw) if is_json and raw else None
         )
     finally:
         connection.close()
