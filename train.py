@@ -110,6 +110,8 @@ def train(options: Options, ranks) -> int:
     print(f"method      {options.method.method}: {run.report}\n{compute.describe()}", flush=True)
     if ranks.main:
         compose.begin(options.run, subject.tokenizer, dump(*command.kept(options)))
+        if sys.stdout.isatty():  # somebody is there who could look
+            print(command.watching(out), flush=True)
     hooks = hooks_of(options, run, ranks)
     log = ranks.log(out, run.progress.step, steps, options.run.tensorboard)
     try:

@@ -32,7 +32,6 @@ async function refresh() {
       again = false;
       await round();
     } while (again);
-    byId("ask-token").hidden = true;
   } catch (problem) {
     byId("ask-token").hidden = !(problem instanceof Denied);
     if (!(problem instanceof Denied)) trouble(problem.status ? problem.message : say("gone"), "gone");
@@ -43,6 +42,7 @@ async function refresh() {
 
 async function round() {
   const found = await get("/api/runs");
+  byId("ask-token").hidden = true;
   if (byId("trouble").dataset.kind === "gone") trouble("");
   listed = new Map(found.runs.map((run) => [run.name, run]));
   byId("directory").textContent = found.directory;
