@@ -146,9 +146,9 @@ def test_axes_scales_and_the_cross(visit):
     page.focus("#chart")
     page.keyboard.press("End")
     said = page.inner_text("#chart .readout")
-    assert said.startswith("tokens 2,0") and "a training 1.4;" in said and "a validation 1.5" in said
+    assert said.startswith("tokens 2,0") and "a: training 1.4, smoothed" in said and "validation 1.5" in said
     page.hover("#chart", position={"x": 70, "y": 100})
-    assert "a training 9;" in page.inner_text("#chart .readout")
+    assert "a: training 9, smoothed 9, validation 1.5" in page.inner_text("#chart .readout")
     page.keyboard.press("Escape")
     assert page.inner_text("#chart .readout") == ""
 

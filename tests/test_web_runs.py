@@ -8,6 +8,7 @@ import pytest
 import yaml
 from web import ask, served
 
+from minigpt.training import command
 from minigpt.web import opening, runs
 from minigpt.web.following import MOST, Place, follow, thin
 
@@ -263,6 +264,12 @@ def test_the_directory_may_be_a_run_itself(root):
     with served(opening.of_runs(root / "a")) as port:
         (run,) = ask(port, "GET", "/api/runs").json["runs"]
         assert run["name"] == "." and told(port, ".")["trained"]["step"] == [1, 2, 3, 4]
+
+
+def test_a_run_says_how_to_watch_it(tmp_path):
+    assert command.watching(tmp_path / "my runs/a") == f"watch       python sample.py '{tmp_path}/my runs' --serve"
+    begin(tmp_path / "my runs/a", train(1))
+    assert opening.holds_runs(tmp_path / "my runs")  # so that these words serve it
 
 
 def test_the_page_is_open_and_what_runs_hold_is_not(root):

@@ -101,7 +101,7 @@ function drawFloor(picture, plane, width, name, value) {
 
 function drawCurve(picture, plane, { points, slot, kind }) {
   const path = points.map(([x, y], i) => `${i ? "L" : "M"}${plane.x(x).toFixed(1)} ${plane.y(y).toFixed(1)}`).join("");
-  picture.append(svg("path", { d: path, class: `${kind} s${slot}`, "stroke-dasharray": kind === "eval" ? DASHES[slot] : "" }));
+  picture.append(svg("path", { d: path, class: `${kind} s${slot}`, "stroke-dasharray": kind === "train" ? "" : DASHES[slot] }));
   if (kind === "eval" && points.length < 40)
     for (const [x, y] of points) picture.append(svg("circle", { cx: plane.x(x), cy: plane.y(y), r: 3, class: `f${slot}` }));
 }
@@ -142,9 +142,11 @@ function cross(box) {
   if (box.at === null || box.at === undefined || !shown.length) return;
   const x = plane.x(Math.min(plane.right, Math.max(plane.left, box.at)));
   picture.append(svg("line", { class: "cross", x1: x, x2: x, y1: MARGIN.top, y2: height - MARGIN.bottom }));
-  const near = shown.map(({ run, word, points }) => {
+  const near = new Map(shown.map(({ run }) => [run, []]));
+  for (const { run, word, points } of shown) {
     const [, y] = points.reduce((a, b) => (Math.abs(b[0] - box.at) < Math.abs(a[0] - box.at) ? b : a));
-    return `${run} ${word} ${count(y)}`;
-  });
-  box.readout.textContent = `${across} ${count(Math.round(box.at))}: ${near.join("; ")}`;
+    near.get(run).push(`${word} ${count(y)}`);
+  }
+  const runs = [...near].map(([run, values]) => `${run}: ${values.join(", ")}`);
+  box.readout.textContent = `${across} ${count(Math.round(box.at))} – ${runs.join("; ")}`;
 }

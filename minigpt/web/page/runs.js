@@ -147,7 +147,7 @@ function curvesOf(figure, across) {
   const kinds = [["train", "trained", figure], ["smooth", "trained", figure === "loss" && "smoothed"], ["eval", "evaluated", figure]];
   return [...chosen.values()].flatMap(({ series, slot }) => kinds
     .filter(([, part, column]) => series[part]?.[column])
-    .map(([kind, part, column]) => ({ run: series.name, slot, kind, word: say(kind), xs: series[part][across], ys: series[part][column] })));
+    .map(([kind, part, column]) => ({ run: series.name, slot, kind: figure === "lr" ? "smooth" : kind, word: say(kind), xs: series[part][across], ys: series[part][column] })));
 }
 
 function fillChoices() {
