@@ -113,6 +113,8 @@ def train(options: Options, ranks) -> int:
     with alone(out) if ranks.main else nullcontext():
         if ranks.main:
             compose.begin(options.run, subject.tokenizer, dump(*command.kept(options)))
+            if sys.stdout.isatty():  # somebody is there who could look
+                print(command.watching(out), flush=True)
         hooks = hooks_of(options, run, ranks)
         log = ranks.log(out, run.progress.step, steps, options.run.tensorboard)
         try:

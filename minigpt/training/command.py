@@ -1,6 +1,8 @@
 """The options of train.py: all records, read together, and checked against each other before anything is written."""
 
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from minigpt.cli import parse
@@ -103,6 +105,11 @@ def check(options: Options):
 def kept(options: Options) -> Options:
     """What train.yaml keeps: `resume` and `overwrite` are said anew each time."""
     return options._replace(run=replace(options.run, resume=False, overwrite=False))
+
+
+def watching(out: Path) -> str:
+    """How to see a run that has begun, in a browser."""
+    return f"watch       python sample.py {shlex.quote(str(out.parent))} --serve"
 
 
 def goodbye(options: Options, stopped_by: int) -> int:

@@ -6,6 +6,7 @@ What may a request hold?                        fields.py asking.py
 What does a completion, an answer look like?    completions.py chat.py shapes.py
 When is a piece of text certain to be shown?    telling.py
 What is refused, with which status?             refusals.py guard.py limits.py
+How far are the runs, and what do they write?   runs.py following.py
 How is it watched?                              meters.py
 Which routes are there?  Who listens?           app.py server.py connection.py
 What is loaded?                                 opening.py
