@@ -8,7 +8,7 @@ The loop itself is minigpt/training/loop.py; what each --method does is in minig
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lora
@@ -99,7 +99,7 @@ def main() -> int:
 
 def train(options: Options, ranks) -> int:
     """The run that the options describe, in as many processes as `ranks` has."""
-    from minigpt.training import compose
+    from minigpt.training import compose, memorising
     from minigpt.training.building import build
     from minigpt.training.loop import fit
 
@@ -122,7 +122,8 @@ def train(options: Options, ranks) -> int:
     finally:
         log.close()
     if ranks.main:
-        compose.report(options, subject, found, job, progress, compute)
+        tables = {} if stopped else memorising.after_training(options, run)
+        compose.report(options, replace(run, progress=progress), found, job, tables)
     return command.goodbye(options, stopped)
 
 
