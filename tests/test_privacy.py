@@ -16,41 +16,45 @@ from minigpt.privacy import __main__ as command
 from minigpt.privacy import canaries, memorised, plant
 from minigpt.privacy.canaries import Canary
 from minigpt.privacy.overlap import LONGEST, Index, longest_plain, suffixes
+from minigpt.tokenizer import Tokenizer
+from minigpt.training.optimizer import make_optimizer
+from minigpt.training.options import OptimizerConfig
 from tests.runs import train, without_pictures, write_lines
 
 WORDS = "cough fever chest pain denies allergies nausea three days mild severe left right onset 咳嗽 发热 三天".split()
 
 
-def notes(count, seed=0, length=40):
+MANY = [f"{a}{b}" for a in WORDS for b in ("al", "itis", "oma", "aemia", "病", "痛", "炎", "症", "热", "os")]
+
+
+def notes(count, seed=0, length=40, words=WORDS):
     draw = random.Random(seed)
-    return [" ".join(draw.choices(WORDS, k=length)) for _ in range(count)]
+    return [" ".join(draw.choices(words, k=length)) for _ in range(count)]
 
 
-def fit(tokens, steps, texts=None, context=48, width=64):
-    """A small model that has read each of the documents over and over."""
+def fit(tokens, steps):
+    """A small model that has read the beginning of each document so many times."""
     torch.manual_seed(0)
-    sizes = {"n_layers": 2, "n_heads": 2, "d_model": width, "vocab_size": tokens.vocab_size, "context": context}
+    sizes = {"n_layers": 2, "n_heads": 2, "d_model": 64, "vocab_size": tokens.vocab_size, "context": 48}
     model = GPT(GPTConfig(**sizes, positions="rotary"))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    rows = [[tokens.eot, *d][: context + 1] for d in texts or memorised.documents(tokens.train, tokens.eot)]
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
-    goal = torch.full_like(ids, -100)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        goal[i, : len(row)] = torch.tensor(row)
-    for step in range(steps):
-        some = torch.arange(16 * step, 16 * step + 16) % len(rows)
-        logits = model(ids[some, :-1])
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), goal[some, 1:].flatten())
+    optimizer = make_optimizer(model, OptimizerConfig(optimizer="muon", weight_decay=0.0).decided(new=True))
+    rows = [[tokens.eot, *d][:49] for d in memorised.documents(tokens.train, tokens.eot)]
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [tokens.eot] * (length - len(row)) for row in rows])
+    goal = torch.tensor([row + [-100] * (length - len(row)) for row in rows])
+    for _ in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-2 * group.get("lr_scale", 1.0)
+        loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), goal[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return model.eval()
 
 
-def prepared(folder, texts, **options):
+def prepared(folder, texts, tokenizer=None):
     source = write_lines(folder / "notes.jsonl", [{"text": text} for text in texts])
-    prepare(source, folder / "tokens", "text", None, 400, 0.4, progress=False, **options)
+    prepare(source, folder / "tokens", "text", tokenizer, 400, 0.4, progress=False)
     return load_tokens(folder / "tokens")
 
 
@@ -94,8 +98,8 @@ def test_documents_of_tokens(tmp_path):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Tokens, a model that knows them by heart, and one that knows nothing."""
-    tokens = prepared(tmp_path_factory.mktemp("runs"), notes(40))
-    return tokens, fit(tokens, 120), fit(tokens, 0)
+    tokens = prepared(tmp_path_factory.mktemp("runs"), notes(40, words=MANY))
+    return tokens, fit(tokens, 70), fit(tokens, 0)
 
 
 TRIAL = memorised.Trial(samples=16, new_tokens=30, prompt_tokens=8, seconds=600)
@@ -106,7 +110,7 @@ def test_by_heart_is_caught_and_fresh_is_not(runs):
     found = memorised.summary(memorised.measure(learned, tokens, TRIAL, progress=False))
     assert "repeats its training text" in memorised.warning(found)
     asked = {row: [r["above_chance"] for r in found if r["row"] == row] for row in memorised.ROWS}
-    assert min(asked["training"]) > 0.4 and max(asked["unseen notes"] + asked["validation"]) < 0.2
+    assert min(asked["training"]) > 0.4 and max(asked["unseen notes"] + asked["validation"]) < 0.2, asked
     found = memorised.summary(memorised.measure(fresh, tokens, TRIAL, progress=False))
     assert not memorised.warning(found) and {r["row"] for r in found} == set(memorised.ROWS)
 
@@ -170,8 +174,9 @@ def test_a_secret_read_often_is_more_exposed_than_one_read_once(tmp_path):
     assert [sum(c.planted in text.split("\n") for text in texts) for c in mine] == [1, 1, 20, 20]
     changed = [text for text in texts if "box" in text]
     assert all(hash_of(text)[1] >= 2**63 for text in changed)
-    tokens = prepared(tmp_path, texts)
-    model = fit(tokens, 40)
+    # Not learned from the planted text: a number met often becomes a token, and is known without a model.
+    tokens = prepared(tmp_path, texts, Tokenizer.train(notes(60, length=6), 400))
+    model = fit(tokens, 15)
     found = canaries.measure(model, tokens.tokenizer(), mine, progress=False)
     assert min(f.bits for f in found[2:]) > max(f.bits for f in found[:2]) and all(f.high for f in found[2:])
     assert "canaries are exposed" in canaries.warning(found)
@@ -233,9 +238,10 @@ def test_show_prints_excerpts_and_nothing_else_does(runs, tmp_path, monkeypatch,
     assert call(monkeypatch, command.main, *words) == 1
     out, err = capsys.readouterr()
     assert "warning: this model repeats its training text" in err
-    assert not any(word in out + err for word in ("allergies", "咳嗽"))
+    assert not any(word in out + err for word in WORDS)
     assert call(monkeypatch, command.main, *words, "--show") == 1
-    assert "allergies" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert any(word in shown for word in WORDS)
 
 
 def test_after_training(tmp_path, monkeypatch, capsys):
