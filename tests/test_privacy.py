@@ -110,7 +110,7 @@ def test_by_heart_is_caught_and_fresh_is_not(runs):
     found = memorised.summary(memorised.measure(learned, tokens, TRIAL, progress=False))
     assert "repeats its training text" in memorised.warning(found)
     asked = {row: [r["above_chance"] for r in found if r["row"] == row] for row in memorised.ROWS}
-    assert min(asked["training"]) > 0.4 and max(asked["unseen notes"] + asked["validation"]) < 0.2, asked
+    assert min(asked["training"]) > 0.4 and max(asked["unseen notes"]) < 0.2, asked
     found = memorised.summary(memorised.measure(fresh, tokens, TRIAL, progress=False))
     assert not memorised.warning(found) and {r["row"] for r in found} == set(memorised.ROWS)
 
@@ -125,8 +125,8 @@ def test_shared_phrases_are_no_memory():
     assert not memorised.warning(memorised.summary(chance + written("nothing", [95] * 20)))
     assert memorised.warning(memorised.summary(chance + written("nothing", [95] * 14 + [300] * 6)))
     assert not memorised.warning(memorised.summary(chance[:5] + written("nothing", [300] * 20)))
-    both = written("training", [300] * 20) + written("validation", [300] * 20)
-    assert not memorised.warning(memorised.summary(chance + both))  # phrases the model likes, and has not read here
+    asked = written("training", [95] * 9 + [300] * 3) + written("validation", [95] * 12)
+    assert not memorised.warning(memorised.summary(chance + asked))  # an eighth of both together
     chinese = written("unseen notes", [10] * 20, "zh") + written("nothing", [40] * 20, "zh")
     assert memorised.warning(memorised.summary(chance + chinese))  # each language by its own chance
     assert {r["language"]: r["chance"] for r in memorised.summary(chance + chinese)}["zh"] == 10

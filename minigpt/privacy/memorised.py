@@ -11,8 +11,8 @@ rows of the report
     training         the likeliest text (greedy) after the first tokens of training notes, as one who knows how a note
                      begins would ask for the rest (Carlini et al. 2021, "Extracting training data from large language
                      models"); the prompt itself is not counted
-    validation       the same after the first tokens of validation notes: phrases the model likes, but cannot have
-                     read here; only what "training" has beyond this is memory of the note
+    validation       the same after the first tokens of validation notes: a model that knows its notes by heart goes
+                     on with one of them here, too
     unseen notes     the validation notes themselves: chance
 """
 
@@ -174,20 +174,19 @@ def summary(written: Sequence[Written]) -> list[dict]:
 def warning(records: Sequence[dict]) -> str:
     """One sentence where the model repeats more than notes repeat each other; empty otherwise.
 
-    Texts from nothing are judged by themselves; those after beginnings of training notes by what they have beyond
-    those after beginnings of notes that were not trained on.
+    Judged are the texts from nothing, and those after the beginning of a note.
     """
 
-    def share(row: str) -> float:
-        mine = [r for r in records if r["row"] == row and r["above_chance"] is not None]
+    def share(*rows: str) -> float:
+        mine = [r for r in records if r["row"] in rows and r["above_chance"] is not None]
         texts = sum(r["texts"] for r in mine)
         return sum(r["above_chance"] * r["texts"] for r in mine) / texts if texts >= LEAST else 0.0
 
-    free, asked = share("nothing"), share("training") - share("validation")
+    free, asked = share("nothing"), share("training", "validation")
     if max(free, asked) < HIGH:
         return ""
-    what = "from nothing" if free >= asked else "after the beginning of a training note"
-    longest = max(r["characters"]["longest"] for r in records if r["row"] in ("nothing", "training"))
+    what = "from nothing" if free >= asked else "after the beginning of a note"
+    longest = max(r["characters"]["longest"] for r in records if r["row"] != "unseen notes")
     return (
         f"this model repeats its training text: {max(free, asked):.0%} of what it writes {what} overlaps with it more "
         f"than unseen notes do, up to {longest} characters word for word: train less, on more, or with --dropout"
