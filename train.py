@@ -9,7 +9,7 @@ The loop itself is minigpt/training/loop.py; what each --method does is in minig
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lora
@@ -103,32 +103,42 @@ def train(options: Options, ranks) -> int:
     """The run that the options describe, in as many processes as `ranks` has."""
     from minigpt.training import compose
     from minigpt.training.building import build
-    from minigpt.training.loop import fit
 
     options, run = build(options, ranks, dict.fromkeys(LORA, Lora))
     subject, compute, out, steps = run.subject, run.compute, options.run.out, options.loop.steps
-    module, job = compute.module, compose.describe(options, run.context, compute)
+    job = compose.describe(options, run.context, compute)
     print(subject.announce(compute.model, job, steps, trained=bool(options.shape.init)))
     print(f"method      {options.method.method}: {run.report}\n{compute.describe()}", flush=True)
     with alone(out) if ranks.main else nullcontext():
-        if ranks.main:
-            compose.begin(options.run, subject.tokenizer, dump(*command.kept(options)))
-            if sys.stdout.isatty():  # somebody is there who could look
-                print(command.watching(out), flush=True)
-        hooks = hooks_of(options, run, ranks)
-        log = ranks.log(out, run.progress.step, steps, options.run.tensorboard)
-        try:
-            if not run.progress.step:
-                log.record("method", 0, method=options.method.method, **run.report.record())
-            state = run.optimizer, run.batches, options.loop, hooks, log, run.progress
-            progress, stopped = fit(module, *state, options.optimizing.clip, compute)
-            ranks.load(run.kept, module, out)
-            found = compose.finish(options, run, hooks, progress, log)
-        finally:
-            log.close()
-        if ranks.main:
-            compose.report(options, subject, found, job, progress, compute)
+        stopped = learn(options, run, ranks, job)
     return command.goodbye(options, stopped)
+
+
+def learn(options: Options, run, ranks, job) -> int:
+    """The steps, and what there is to see of them afterwards; the number of the signal that stopped them, or 0."""
+    from minigpt.training import compose, memorising
+    from minigpt.training.loop import fit
+
+    subject, compute, out = run.subject, run.compute, options.run.out
+    if ranks.main:
+        compose.begin(options.run, subject.tokenizer, dump(*command.kept(options)))
+        if sys.stdout.isatty():  # somebody is there who could look
+            print(command.watching(out), flush=True)
+    hooks = hooks_of(options, run, ranks)
+    log = ranks.log(out, run.progress.step, options.loop.steps, options.run.tensorboard)
+    try:
+        if not run.progress.step:
+            log.record("method", 0, method=options.method.method, **run.report.record())
+        state = run.optimizer, run.batches, options.loop, hooks, log, run.progress
+        progress, stopped = fit(compute.module, *state, options.optimizing.clip, compute)
+        ranks.load(run.kept, compute.module, out)
+        found = compose.finish(options, run, hooks, progress, log)
+    finally:
+        log.close()
+    if ranks.main:
+        tables = {} if stopped else memorising.after_training(options, run)
+        compose.report(options, replace(run, progress=progress), found, job, tables)
+    return stopped
 
 
 def hooks_of(options: Options, run, ranks):

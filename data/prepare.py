@@ -35,13 +35,18 @@ class Request:
     on_bad: str = "skip"  # lines that cannot be used: skip (and count) or refuse
     where: tuple[str, ...] = ()  # only records with type=radiology, or type!=radiology; repeat it for more conditions
     progress: bool = True  # show progress bars
+    identifiers_check: bool = True  # count what looks like names, telephone numbers, IDs; never shown, only counted
 
 
 def main() -> None:
     (request,) = parse(Request, prog="prepare.py", description="Turn text into tokens for training.", epilog=EXAMPLES)
     from minigpt.corpus.preparation import prepare
+    from minigpt.privacy.identifiers import warning
 
-    print(summary(prepare(**asdict(request)), request.out))
+    manifest = prepare(**asdict(request))
+    print(summary(manifest, request.out))
+    if found := warning(manifest["identifiers"]):
+        print(f"warning: {request.source} {found}", file=sys.stderr)
 
 
 def summary(manifest: dict, out: str) -> str:

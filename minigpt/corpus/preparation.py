@@ -18,6 +18,7 @@ from minigpt.corpus.split import Plan, plan_split, unique
 from minigpt.corpus.tokens import FORMAT, read_manifest
 from minigpt.errors import Error
 from minigpt.files import atomic_directory, write_atomic
+from minigpt.privacy.identifiers import Tally
 from minigpt.tokenizer import Tokenizer
 
 _TRAINING_BYTES = 64 * 2**20  # a larger sample hardly changes the merges, but the trainer's memory grows with it
@@ -39,6 +40,7 @@ def prepare(
     on_bad: str = "skip",
     where: tuple[str, ...] = (),
     progress: bool = True,
+    identifiers_check: bool = True,
 ) -> dict:
     """Write the tokens of `source` (see Documents) into the directory `out` and return its manifest.
 
@@ -49,7 +51,8 @@ def prepare(
     cut: its last part, from the start of a line, is val.bin. With validation=0, val.bin holds no document.
 
     tokenizer: None learns one of at most `vocab_size` ids from the training split; or a published name ("gpt2"), a
-    directory, or a Tokenizer. The same request on unchanged files (path, size, time) returns what is there.
+    directory, or a Tokenizer. `identifiers_check` counts what looks like a name or a number of somebody, by kind
+    (privacy/identifiers.py). The same request on unchanged files (path, size, time) returns what is there.
     Errors: those of Documents and Tokenizer, no usable document, files changing meanwhile, `out` holding other things.
     """
     out, documents = Path(out), Documents(source, field, on_bad, where)
@@ -64,19 +67,20 @@ def prepare(
         "validation": validation,
         "on_bad": on_bad,
         "where": list(where),
+        "identifiers_check": identifiers_check,
     }
     stamp = _stamp(documents.files)
     found = _what_is_there(out)
     if found and found.get("request") == request and found["sources"]["stamp"] == stamp:
         return found
-    plan = plan_split(documents, validation, progress)
+    plan, tally = plan_split(documents, validation, progress), Tally() if identifiers_check else None
     chosen = given or Tokenizer.train(_sample(documents, plan, progress), vocab_size, progress=progress)
     with atomic_directory(out, replace=True) as folder:
         chosen.save(folder)
-        splits = _encode(documents, plan, chosen, folder, progress)
+        splits = _encode(documents, plan, chosen, folder, tally, progress)
         if _stamp(documents.files) != stamp:
             raise Error(f"{source}: changed while it was read: run again when it is complete")
-        manifest = _manifest(documents, plan, chosen) | splits
+        manifest = _manifest(documents, plan, chosen) | splits | {"identifiers": tally and tally.record()}
         manifest["sources"] = {"files": len(documents.files), "bytes": documents.size, "stamp": stamp}
         manifest["request"] = request
         write_atomic(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
@@ -130,11 +134,13 @@ class _Bin:
         return {**counts, "sha256": self.hash.hexdigest()}
 
 
-def _encode(documents: Documents, plan: Plan, tokenizer: Tokenizer, folder: Path, progress: bool) -> dict[str, dict]:
+def _encode(
+    documents: Documents, plan: Plan, tokenizer: Tokenizer, folder: Path, tally: Tally | None, progress: bool
+) -> dict[str, dict]:
     dtype = _dtype(tokenizer).newbyteorder("<")
     bins = {split: _Bin(folder / f"{split}.bin", dtype, tokenizer.eot) for split in ("train", "val")}
     try:
-        for batch in _batches(unique(documents, plan, "encoding", progress)):
+        for batch in _batches(_counted(unique(documents, plan, "encoding", progress), tally)):
             texts = [text for _, text, _ in batch]
             for (split, text, ends), ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
                 target = bins[split]
@@ -148,6 +154,14 @@ def _encode(documents: Documents, plan: Plan, tokenizer: Tokenizer, folder: Path
         for target in bins.values():
             with suppress(OSError):
                 target.handle.close()
+
+
+def _counted(documents: Iterator[tuple[str, str]], tally: Tally | None) -> Iterator[tuple[str, str]]:
+    """The same, each looked at for what could name somebody."""
+    for split, text in documents:
+        if tally is not None:
+            tally.add(text)
+        yield split, text
 
 
 def _batches(documents: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str, bool]]]:

@@ -3,6 +3,7 @@
 import copy
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ from minigpt.files import write_atomic
 from minigpt.generation import generate
 from minigpt.memory import Job
 from minigpt.model import GPT
+from minigpt.privacy import identifiers
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import Progress, remove_leftovers
 from minigpt.training.compute import Compute
@@ -53,7 +55,9 @@ def open_data(data: DataConfig, shape: ShapeConfig, run: RunConfig) -> tuple[Tok
         # A model that is gone on from brings its tokenizer: its embeddings mean nothing in another.
         tokenizer = data.tokenizer or shape.init
         options = (data.vocab_size, data.validation, data.on_bad, data.where)
-        prepare(source, run.out / "tokens", field, tokenizer, *options, progress=True)
+        manifest = prepare(source, run.out / "tokens", field, tokenizer, *options, progress=True)
+        if found := identifiers.warning(manifest["identifiers"]):
+            print(f"warning: {source} {found}", file=sys.stderr)
         tokens = load_tokens(run.out / "tokens")
     return tokens, tokens.tokenizer()
 
@@ -216,9 +220,10 @@ def describe(options, context: int, compute: Compute) -> Job:
     )
 
 
-def report(options, subject, found: dict, job: Job, progress: Progress, compute: Compute):
-    """report.html of the run as it stands."""
-    run, model, own = options.run.out, compute.model, subject.report(compute.model, found)
+def report(options, run, found: dict, job: Job, memorised: dict):
+    """report.html of the run as it stands; `memorised` are further tables."""
+    subject, progress, compute = run.subject, run.progress, run.compute
+    out, model, own = options.run.out, compute.model, subject.report(compute.model, found)
     settings = {name: value for record in options for name, value in asdict(record).items()}
     memory = {name: f"{size / 2**20:,.1f} MiB" for name, size in memory_bytes(model, job).items()}
     memory["whole process, at its peak"] = f"{peak_memory() / 2**20:,.1f} MiB"
@@ -226,13 +231,14 @@ def report(options, subject, found: dict, job: Job, progress: Progress, compute:
         "Parameters": parameter_table(model),
         "Memory of a training step": memory,
         **own["tables"],
+        **memorised,
         "Training": {
             "steps": progress.step,
             "tokens": progress.tokens,
             "seconds": round(progress.seconds),
             "tokens a second": round(progress.tokens / max(progress.seconds, 1e-9)),
         },
-        "Throughput": table(read_metrics(run), compute.flops, compute.peak),
+        "Throughput": table(read_metrics(out), compute.flops, compute.peak),
         "Configuration": {name: str(value) for name, value in (settings | model.config.to_dict()).items()},
     }
-    write_report(run, f"Training run {run.name}", own["lines"], tables, own.get("pictures", []))
+    write_report(out, f"Training run {out.name}", own["lines"], tables, own.get("pictures", []))

@@ -195,6 +195,7 @@ class RunConfig:
     eval_batches: int = 20  # batches of an evaluation during training; the last one takes all
     prompt: str = ""  # how samples begin; empty, a new note
     sample_tokens: int = 200  # length of a sample
+    memorised: str = "auto"  # afterwards, does it repeat its training text: on, off; auto: on for text of --data
     tensorboard: bool = False  # write TensorBoard files too
     threads: int | None = None  # CPU threads; PyTorch's choice by default
     device: str = "auto"  # cuda where there is one, else cpu
@@ -206,6 +207,8 @@ class RunConfig:
             if value is not None and value < 1:
                 raise Error(f"--{name.replace('_', '-')} is {value}: give at least 1")
 
+        if self.memorised not in ("auto", "on", "off"):
+            raise Error(f"--memorised is {self.memorised!r}: give on, off or auto")
         if self.parallel not in ("ddp", "fsdp"):
             raise Error(f"--parallel is {self.parallel!r}: give ddp or fsdp")
 
