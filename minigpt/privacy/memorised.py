@@ -109,15 +109,16 @@ def measure(model: GPT, tokens: Tokens, trial: Trial = Trial(), before: Sequence
     tokenizer = tokens.tokenizer()
     train = documents(tokens.train, tokens.eot, trial.most_tokens, trial.seed)
     draw = random.Random(trial.seed)
-    apart = [document for document in documents(tokens.val, tokens.eot) if len(document) > trial.prompt_tokens]
-    known = [document for document in train if len(document) > trial.prompt_tokens]
+    room = model.config.context - len(before) - 1  # beside what a document begins with
+    head = min(trial.prompt_tokens, room // 2)
+    apart = [document for document in documents(tokens.val, tokens.eot) if len(document) > head]
+    known = [document for document in train if len(document) > head]
     known, apart = (draw.sample(some, min(len(some), trial.samples)) for some in (known, apart))
-    room = model.config.context - len(before) - trial.prompt_tokens - 1
-    new = max(1, min(trial.new_tokens, room))
+    new = max(1, min(trial.new_tokens, room - head))
     seen = Seen(train, tokenizer)
-    found = [seen.judge("unseen notes", document[trial.prompt_tokens :][:new]) for document in apart]
+    found = [seen.judge("unseen notes", document[head:][:new]) for document in apart]
     given = {"nothing": [[]] * trial.samples, "training": known, "validation": apart}
-    prompts = [(row, [*before, tokens.eot, *d[: trial.prompt_tokens]]) for row, some in given.items() for d in some]
+    prompts = [(row, [*before, tokens.eot, *d[:head]]) for row, some in given.items() for d in some]
     draw.shuffle(prompts)  # whatever the time allows, each row has its share of it
     for row, ids in _written(model, prompts, new, tokens.eot, trial, progress):
         if ids:
