@@ -158,7 +158,7 @@ class Channel:
 
     @property
     def finished(self) -> bool:
-        return not self.open and not self._events
+        return self.problem is None and not self.open and not self._events  # a problem is still to be told
 
     async def next(self) -> list[tuple[int, Any]]:
         """What came since the last call, in pairs (text, event); waits for the first."""
