@@ -40,6 +40,7 @@ OTHERS = {
     "instruct": "does tuning on instructions help with instructions never tuned on?",
     "chat": "what a conversation costs, and what its history is worth",
     "context": "what each way of stretching positions is worth",
+    "serve": "requests at once beside one after another, and what HTTP costs",
     "context_cost": "time and memory against the length of a text",
 }
 ALL = ("train_step", "lora_step", "lora_exact", "lora_merge", "generation", "lora_decode", "few_rows", "import_time")

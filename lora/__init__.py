@@ -21,11 +21,11 @@ _HOME = {
     **dict.fromkeys(("ALL_LINEAR", "Config"), "config"),
     "Error": "errors",
     **dict.fromkeys(("attach", "detach"), "attaching"),
-    **dict.fromkeys(("use", "disabled", "rows", "serving"), "switching"),
+    **dict.fromkeys(("use", "disabled", "rows", "scaled", "serving"), "switching"),
     **dict.fromkeys(("adapters", "names", "layers_of", "modules_of", "parameters"), "inventory"),
+    "spectra": "spectrum",
     **dict.fromkeys(("merge", "unmerge", "bake"), "merging"),
-    **dict.fromkeys(("quantize", "dequantize"), "quantizing"),
-    "round_base": "rounded",
+    **dict.fromkeys(("quantize", "dequantize", "round_base"), "quantizing"),
     **dict.fromkeys(("save", "load", "refill", "collect"), "bridge"),
 }
 

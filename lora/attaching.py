@@ -13,6 +13,8 @@ from lora.config import Config
 from lora.errors import Error
 from lora.inventory import Report, adapters, added_to, base_of, check_known, holders, layers_of, report
 from lora.layers import Layer
+from lora.merging import unmerge
+from lora.places import replace
 from lora.saved import Saved
 from lora.switching import use
 from lora.targets import find_parts, find_saved, find_targets, find_tied, kind_of, like_of, sizes_of
@@ -88,14 +90,6 @@ def add(model: nn.Module, path: str, name: str, adapter: nn.Module):
     module.adapters[name] = adapter.train(module.training)
 
 
-def replace(model: nn.Module, path: str, module: nn.Module):
-    """Put `module` in the place of the one at `path`; in all its places, if the model has it under several names."""
-    old = model.get_submodule(path)
-    for parent in list(model.modules()):
-        for leaf in [leaf for leaf, child in parent._modules.items() if child is old]:
-            setattr(parent, leaf, module)
-
-
 def hold_whole(model: nn.Module, path: str, name: str, only: str | None = None):
     """Give the module at `path` a copy that the adapter learns whole; with only="bias", its bias alone."""
     module = model.get_submodule(path)
@@ -125,8 +119,6 @@ def detach(model: nn.Module, name: str | None = None):
 
     Merged adapters are unmerged first.
     """
-    from lora.merging import unmerge
-
     if name is not None:
         check_known(model, name)
     unmerge(model)

@@ -34,7 +34,7 @@ exit code: 0 equal; 1 not equal, with the reasons; 2 could not check
 """
 ELSEWHERE = {  # subcommands that bring their own add_arguments and run
     "combine": ("lora.combine", "add adapters with weights, exactly"),
-    "analyze": ("lora.spectrum", "what did the update learn? (section 7 of the paper)"),
+    "analyze": ("lora.analysis", "what did the update learn? (section 7 of the paper)"),
 }
 
 

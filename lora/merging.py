@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lora.adapter import TiedAdapter
-from lora.attaching import replace
 from lora.errors import Error
 from lora.exact import Merged, Rounding, Update
 from lora.inventory import adapters, holders, layers_of
 from lora.layers import Layer
 from lora.nf4_layer import NF4Linear
+from lora.places import replace
 from lora.saved import Saved
 from lora.switching import use
 

@@ -5,22 +5,26 @@
     lora.dequantize(model)                ordinary layers again, with the weights that the codes stand for
 
 An adapter learns beside the rounded weights, so these are what it is merged onto: `dequantize` first, then `merge`
-(rounded.py does it from what lies on disk).
+(`round_base` and rounded.py do it from what lies on disk).
 Added to the weights of before rounding it is another model, whose outputs nobody trained.
 """
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from lora.attaching import replace
 from lora.config import ALL_LINEAR, Config
 from lora.errors import Error
+from lora.files import read
 from lora.inventory import holders
 from lora.layers import EmbeddingLayer
+from lora.layout import Layout
 from lora.nf4_layer import NF4Linear, check_fits
+from lora.places import replace
+from lora.rounded import doubled
 from lora.targets import find_targets, kind_of
 
 
@@ -99,3 +103,22 @@ def dequantize(
         module.unpacked_from = f"NF4 ({layer.extra_repr().rpartition(', ')[2]})"
         replace(model, path, module)
     return paths
+
+
+def round_base(model: nn.Module, directory: str | Path) -> tuple[str, ...]:
+    """Round the weights of `model` as those were that a stored adapter learned beside; the layers, by name, or none.
+
+    Layers that are so already, in four bits or unpacked from them, stay as they are. Before anything is attached.
+    """
+    layout, by_way = Layout(model), {}
+    for tensor, how in read(directory).rounded.items():
+        if (entry := layout.at(tensor)) is None:
+            raise Error(f"{directory}: was trained on a base with {tensor!r}, which this model has not")
+        for ours, (_, rounded) in zip(entry.ours, how.parts, strict=True):
+            path = ours.removesuffix(".weight")
+            if rounded and doubled(model.get_submodule(path)) == ():
+                by_way.setdefault(how.double, []).append(path)
+    for double, paths in by_way.items():
+        quantize(model, tuple(paths), double)
+        dequantize(model, only=tuple(paths))
+    return tuple(path for paths in by_way.values() for path in paths)

@@ -57,7 +57,7 @@ class Rounded:
 def rounded_in(model: nn.Module) -> dict[str, Rounded]:
     """The tensors of a model's checkpoint that it has in four bits, or had: see `quantizing.dequantize`."""
     layout, found = Layout(model), {}
-    modules = {path.removesuffix(".base"): module for path, module in model.named_modules() if _double(module) != ()}
+    modules = {path.removesuffix(".base"): module for path, module in model.named_modules() if doubled(module) != ()}
     for path in modules:
         entry = layout.entry(f"{path}.weight")
         if entry.name not in found:
@@ -78,40 +78,18 @@ def _rounded(entry: Entry, modules: dict[str, nn.Module], model: nn.Module) -> R
         parts.append((outputs, path in modules))
         if path in modules:
             dtype = str(module.weight.dtype).removeprefix("torch.")
-            ways.append((transposed != entry.transposed, *_double(module), dtype))
+            ways.append((transposed != entry.transposed, *doubled(module), dtype))
     if len(set(ways)) > 1:
         raise Error(f"lora: {entry.name}: its parts were rounded in different ways: quantise them alike")
     return Rounded(tuple(parts), *ways[0])
 
 
-def _double(module: nn.Module) -> tuple[bool] | tuple[()]:
+def doubled(module: nn.Module) -> tuple[bool] | tuple[()]:
     """Whether the absmaxes of a layer in four bits are rounded too; nothing, for a layer that is not in four bits."""
     if isinstance(module, NF4Linear):
         return (module.double,)
     origin = getattr(module, "unpacked_from", None)
     return () if not isinstance(origin, str) else ("double" in origin,)
-
-
-def round_base(model: nn.Module, directory: str | Path) -> tuple[str, ...]:
-    """Round the weights of `model` as those were that a stored adapter learned beside; the layers, by name, or none.
-
-    Layers that are so already, in four bits or unpacked from them, stay as they are. Before anything is attached.
-    """
-    from lora.files import read
-    from lora.quantizing import dequantize, quantize
-
-    layout, by_way = Layout(model), {}
-    for tensor, how in read(directory).rounded.items():
-        if (entry := layout.at(tensor)) is None:
-            raise Error(f"{directory}: was trained on a base with {tensor!r}, which this model has not")
-        for ours, (_, rounded) in zip(entry.ours, how.parts, strict=True):
-            path = ours.removesuffix(".weight")
-            if rounded and _double(model.get_submodule(path)) == ():
-                by_way.setdefault(how.double, []).append(path)
-    for double, paths in by_way.items():
-        quantize(model, tuple(paths), double)
-        dequantize(model, only=tuple(paths))
-    return tuple(path for paths in by_way.values() for path in paths)
 
 
 class RoundedCheckpoint(Checkpoint):

@@ -8,20 +8,15 @@ dW = scale B A; the length that DoRA gives to every row is not in it. The mathem
 """
 
 import json
-from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from lora import files, subspaces
-from lora.checkpoint import HEAD
+from lora import subspaces
 from lora.errors import Error
 from lora.files import Stored
-from lora.recipe import recipes
-from lora.rounded import RoundedCheckpoint
-from lora.storage import write_directory
+from lora.inventory import check_known, layers_of
 from lora.subspaces import Amplification
 
 SHOWN = 8  # shares of energy in a row of the table
@@ -109,6 +104,20 @@ def analyze(
     return Report(tuple(names[: len(stored)]), tuple(spectra), overlaps, notes)
 
 
+def spectra(model: nn.Module, name: str = "default") -> dict[str, Spectrum]:
+    """Path -> what an attached adapter has learned there: the singular values of scale B A.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> spectra(model)["0"].values
+    (0.0, 0.0)
+    """
+    check_known(model, name)
+    updates = {path: layer.update(name) for path, layer in layers_of(model).items() if name in layer.adapters}
+    return {path: _spectrum(len(update.A), *subspaces.svd(update)) for path, update in updates.items()}
+
+
 def _spectrum(rank: int, U: Tensor, S: Tensor, V: Tensor) -> Spectrum:
     return Spectrum(
         rank, S.norm().item(), subspaces.effective_rank(S), tuple(S.tolist()), tuple(subspaces.energy(S).tolist())
@@ -187,59 +196,3 @@ def _amplification_table(name: str, spectra: dict[str, Spectrum], width: int) ->
             rows = f"{it.along_update:18.4g} {it.along_base:9.4g} {it.along_random:9.4g} {it.factor:14.2f}"
             lines.append(f"{path:<{width}}  {it.r:3} {it.base:8.4g} {it.update:8.4g} {rows}")
     return "\n".join(lines)
-
-
-def add_arguments(parser: ArgumentParser):
-    """The options of `python -m lora analyze`."""
-    parser.add_argument("adapter", type=Path, metavar="ADAPTER", help="directory of an adapter")
-    parser.add_argument("other", type=Path, nargs="?", metavar="OTHER", help="a second one, to compare directions with")
-    parser.add_argument("--base", type=Path, help="the model they were trained on: adds the amplification of table 7")
-    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw spectra and phi(i, j)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
-
-
-def run(options: Namespace) -> int:
-    """Print the table, write what was asked for; 0."""
-    from lora.picture import draw  # it needs this file
-
-    directories = [options.adapter] if options.other is None else [options.adapter, options.other]
-    stored = [files.read(directory) for directory in directories]
-    weight_of = None if options.base is None else base_weights(options.base, stored)
-    report = analyze(*stored, weight_of=weight_of, names=short_names(directories))
-    print(table(report))
-    for file, make in ((options.picture, draw), (options.json, Report.as_json)):
-        if file is not None:
-            write_directory(file.parent, {file.name: make(report)}, {})
-            print(f"wrote {file}")
-    return 0
-
-
-def base_weights(directory: Path, stored: list[Stored]) -> Callable[[str], Tensor]:
-    """path -> W (O, I), of a checkpoint on disk; `Error` for a base that the adapters were not trained on."""
-    base = RoundedCheckpoint(directory, stored[0].rounded)
-    # Only whose weight it is and which way round: what is tied or replaced does not matter here.
-    plain = [replace(each, config=replace(each.config, tied="untie"), replaced={}) for each in stored]
-    made = [recipes(base, each) for each in plain]
-
-    def weight_of(path: str) -> Tensor:
-        name = base.find(f"{path}.weight") or HEAD
-        recipe = next(each[name] for each in made if name in each and each[name].update is not None)
-        weight = base.as_trained(recipe.source) if recipe.source in base.rounded else base.tensor(recipe.source)
-        for each in stored:
-            if each.fingerprint.get(f"{path}.weight") not in (None, files.fingerprint(weight)):
-                raise Error(
-                    f"{directory}: {recipe.source} is not the weight that the adapter was trained on: wrong base"
-                )
-        return weight.T if recipe.update.transposed else weight
-
-    return weight_of
-
-
-def short_names(directories: list[Path]) -> tuple[str, ...]:
-    """The last part of each path, if that tells them apart.
-
-    >>> short_names([Path("runs/r8"), Path("runs/r64")])
-    ('r8', 'r64')
-    """
-    short = tuple(directory.resolve().name for directory in directories)
-    return short if len(set(short)) == len(short) else tuple(map(str, directories))

@@ -2,6 +2,7 @@
 
 use(model, "radiology")         use(model)  none       with disabled(model): ...
 with rows(model, ["radiology", None, "default"]): ...  one adapter per row of the batch
+with scaled(model, "radiology", 0.5): ...              half as strongly
 """
 
 from collections.abc import Collection, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from lora.adapter import TiedAdapter
 from lora.errors import Error
 from lora.inventory import check_known, holders, layers_of
 from lora.layers import Layer
@@ -68,6 +70,50 @@ def _off(found: list[Holder]) -> Iterator[None]:
     finally:
         for holder, enabled in zip(found, before, strict=True):
             holder.enable(enabled)
+
+
+@contextmanager
+def scaled(model: nn.Module, name: str, factor: float) -> Iterator[None]:
+    """Inside, the adapter works `factor` times as strongly: W0 x + factor (alpha/r) B A x. 0 is off, 1 as it is.
+
+    What DoRA or a learned bias put in the place of the base's is not scaled.
+
+    >>> import torch, lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> _ = nn.init.ones_(model[0].adapters["default"].B)
+    >>> x = torch.ones(1, 4)
+    >>> with lora.disabled(model):
+    ...     base = model(x)
+    >>> with scaled(model, "default", 2):
+    ...     twice = model(x)
+    >>> torch.allclose(twice - base, 2 * (model(x) - base), atol=1e-6)
+    True
+    """
+    check_known(model, name)
+    refuse_merged(model, "changing how strongly an adapter works")
+    layers = [layer for layer in layers_of(model).values() if name in layer.adapters]
+    own = [(layer.adapters[name], layer.adapters[name].scale) for layer in layers if not _is_tied(layer, name)]
+    try:
+        for adapter, scale in own:
+            adapter.scale = scale * factor
+        _let_go(layers)
+        yield
+    finally:
+        for adapter, scale in own:
+            adapter.scale = scale
+        _let_go(layers)
+
+
+def _is_tied(layer: Layer, name: str) -> bool:
+    """Whether its scale is that of the head's adapter."""
+    return isinstance(layer.adapters[name], TiedAdapter)
+
+
+def _let_go(layers: list[Layer]):
+    """Of what was joined while `serving` promised that nothing changes."""
+    for layer in layers:
+        layer.kept = None
 
 
 @contextmanager

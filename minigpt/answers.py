@@ -19,8 +19,8 @@ from minigpt import heads
 from minigpt.corpus.labelled import cut
 from minigpt.errors import Error
 from minigpt.generation.checks import context_of
+from minigpt.generation.prompts import read_records
 from minigpt.generation.reader import evaluating
-from minigpt.generation.writer import read_records
 from minigpt.heads import Task
 from minigpt.inputs import N_WORDS, Example, collate
 from minigpt.model import GPT

@@ -27,11 +27,20 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | Sinks | None = 
     >>> torch.allclose(plain(x, x, x), fast(x, x, x), atol=1e-6)
     True
     """
+    v = repeat(v, "b g l d -> b (g n) l d", n=q.shape[1] // k.shape[1])
+    return einsum(F.dropout(weights(q, k, mask), dropout), v, "b h t l, b h l d -> b h t d")
+
+
+def weights(q: Tensor, k: Tensor, mask: Tensor | Band | Sinks | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(D) + M): how much each query takes of each key, (B, H, T, L); a row adds up to 1.
+
+    >>> x = torch.randn(1, 2, 5, 4)
+    >>> torch.allclose(weights(x, x).sum(-1), torch.ones(1, 2, 5))
+    True
+    """
     if isinstance(mask, Sinks):
-        return plain(*widen(q, k, mask), v, mask.mask, dropout)
-    group = q.shape[1] // k.shape[1]
-    k = repeat(k, "b g l d -> b (g n) l d", n=group)
-    v = repeat(v, "b g l d -> b (g n) l d", n=group)
+        return weights(*widen(q, k, mask), mask.mask)
+    k = repeat(k, "b g l d -> b (g n) l d", n=q.shape[1] // k.shape[1])
     if mask is None:
         past = k.shape[2] - q.shape[2]
         i = past + torch.arange(q.shape[2], device=q.device)[:, None]
@@ -39,9 +48,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | Sinks | None = 
     elif isinstance(mask, Band):
         mask = mask.dense()
     scores = einsum(q, k, "b h t d, b h l d -> b h t l") / math.sqrt(q.shape[-1])
-    weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
-    weights = F.dropout(weights, dropout)
-    return einsum(weights, v, "b h t l, b h l d -> b h t d")
+    return scores.masked_fill(~mask, -math.inf).softmax(dim=-1)
 
 
 def fast(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Band | Sinks | None = None, dropout: float = 0.0) -> Tensor:

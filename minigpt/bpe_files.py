@@ -1,15 +1,11 @@
-"""How a byte-level BPE vocabulary lies on disk: tokenizer.json, GPT-2's two files, tiktoken's cache."""
+"""How a byte-level BPE vocabulary lies on disk: tokenizer.json, GPT-2's two files."""
 
-import base64
-import hashlib
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 
-from minigpt.bpe import Vocabulary, by_id, byte_characters, canonical_merges, to_bytes, to_text
-from minigpt.errors import Error, nearest
+from minigpt.bpe import Vocabulary, by_id, canonical_merges, to_bytes, to_text
+from minigpt.errors import Error
 
 EOT = "<|endoftext|>"
 # Kept free of what tiktoken's engine and the Oniguruma of tokenizer.json read differently: in Oniguruma `{1,3}+`
@@ -113,7 +109,7 @@ def _read_tokenizer(path: Path, content: dict) -> Vocabulary:
 def read_vocab_and_merges(directory: Path) -> Vocabulary:
     """The vocabulary in GPT-2's own pair of files, vocab.json and merges.txt."""
     vocab = _json(directory / "vocab.json")
-    lines = _bytes(directory / "merges.txt").decode("utf-8", "replace").split("\n")
+    lines = read_bytes(directory / "merges.txt").decode("utf-8", "replace").split("\n")
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     specials = {EOT: vocab[EOT]} if EOT in vocab else {}
     return Vocabulary(_ranks(directory / "vocab.json", vocab, merges, specials), GPT2, specials)
@@ -175,7 +171,7 @@ def _pattern(path: Path, pre: dict | None) -> str:
 
 def _json(path: Path) -> dict:
     try:
-        content = json.loads(_bytes(path))
+        content = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as problem:
         raise Error(f"{path}: not valid JSON ({type(problem).__name__}): the file is damaged") from None
     if not isinstance(content, dict):
@@ -183,73 +179,8 @@ def _json(path: Path) -> dict:
     return content
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
         raise Error(f"{path}: cannot read it: {problem.strerror}") from None
-
-
-_BLOBS = "https://openaipublic.blob.core.windows.net/"
-# name: file in the blob store, its sha256 (from tiktoken_ext/openai_public.py), pattern, specials
-_NAMED = {
-    "gpt2": (
-        "gpt-2/encodings/main/vocab.bpe",
-        "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-        GPT2,
-        {EOT: 50256},
-    ),
-    "cl100k_base": (
-        "encodings/cl100k_base.tiktoken",
-        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
-        CL100K,
-        {
-            EOT: 100257,
-            "<|fim_prefix|>": 100258,
-            "<|fim_middle|>": 100259,
-            "<|fim_suffix|>": 100260,
-            "<|endofprompt|>": 100276,
-        },
-    ),
-    "o200k_base": (
-        "encodings/o200k_base.tiktoken",
-        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
-        O200K,
-        {EOT: 199999, "<|endofprompt|>": 200018},
-    ),
-}
-
-
-def read_named(name: str) -> Vocabulary:
-    """The vocabulary of a published tokenizer from tiktoken's cache folder; never from the network.
-
-    The file is read here and not by tiktoken, which deletes a cached file whose hash is wrong and downloads it again.
-    """
-    if name not in _NAMED:
-        raise Error(f"tokenizer {name!r} is not known: {nearest(name, _NAMED)}")
-    blob, sha256, pattern, specials = _NAMED[name]
-    path = _cache_path(_BLOBS + blob)
-    if not path.is_file():
-        raise Error(
-            f"tokenizer {name!r}: {path} is not there, and nothing is downloaded: fetch {_BLOBS + blob} elsewhere, "
-            f"put it there under that name, or set TIKTOKEN_CACHE_DIR to the folder that has it"
-        )
-    data = _bytes(path)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise Error(f"tokenizer {name!r}: {path} is damaged: its sha256 is not {sha256}: replace it by {_BLOBS + blob}")
-    if name == "gpt2":
-        lines = [line.split(" ") for line in data.decode().split("\n")[1:-1]]
-        return Vocabulary(_gpt2_ranks(lines), pattern, dict(specials))
-    lines = [line.split() for line in data.splitlines() if line]
-    return Vocabulary({base64.b64decode(token): int(rank) for token, rank in lines}, pattern, dict(specials))
-
-
-def _gpt2_ranks(merges: list[list[str]]) -> dict[bytes, int]:
-    # encoder.json says the same: bytes in the order of their characters, then one token a merge.
-    tokens = [*sorted(byte_characters()), *(a + b for a, b in merges)]
-    return {to_bytes(token): i for i, token in enumerate(tokens)}
-
-
-def _cache_path(url: str) -> Path:
-    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    return Path(folder or Path(tempfile.gettempdir(), "data-gym-cache"), hashlib.sha1(url.encode()).hexdigest())

@@ -5,25 +5,27 @@ tensors, tensor_files.py reads and writes them; here the two sides are checked a
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigpt.config import GPTConfig
 from minigpt.errors import Error, nearest
 from minigpt.families import FAMILIES, Family, family_of
 from minigpt.files import write_atomic
 from minigpt.layouts import Entry
-from minigpt.model import GPT
 from minigpt.tensor_files import TensorFiles, is_derived, write_tensors
 
 SHARD_BYTES = 5_000_000_000
 
 
-def load(directory, *, dtype: torch.dtype | None = torch.float32, device="cpu", **changes) -> GPT:
+def load(make: Callable, directory, *, dtype: torch.dtype | None = torch.float32, device="cpu", **changes):
     """The model of a run or Hugging Face directory, in `dtype` (None: as stored), in evaluation mode.
+
+    `make` builds it from its config: the class of the model, `GPT`.
 
     `changes` replace fields of the config that do not touch the weights, such as `resid_dropout=0.0`.
     Every tensor must be there, used, and of the right shape; whatever is not raises `Error` naming it.
@@ -33,7 +35,7 @@ def load(directory, *, dtype: torch.dtype | None = torch.float32, device="cpu", 
     if changes:
         config = GPTConfig.from_dict(config.to_dict() | changes)
     with torch.device("meta"):
-        model = GPT(config)
+        model = make(config)
     source = TensorFiles(directory)
     _check(model, family, source)  # before any memory is taken: a damaged config may ask for a great deal
     model = model.to(dtype or source.dtype()).to_empty(device=device)
@@ -43,7 +45,7 @@ def load(directory, *, dtype: torch.dtype | None = torch.float32, device="cpu", 
     return model.eval()
 
 
-def load_weights(model: GPT, directory):
+def load_weights(model: nn.Module, directory):
     """Copy the weights of a directory into a model of that shape: all of them or, on an error, none."""
     directory = Path(directory)
     family, _ = read_config(directory)
@@ -70,7 +72,7 @@ def find(name: str, download: bool = False) -> Path:
         raise Error(f"{name}: could not be fetched from the hub ({reason})") from None
 
 
-def save(model: GPT, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
+def save(model: nn.Module, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
     """Write `model` so that transformers opens it where it has the architecture (`family_of`), and we always.
 
     `extra` goes into config.json beside the shape (`eos_token_id=...`). Each file is replaced as a whole.
@@ -137,7 +139,7 @@ def read_config(directory) -> tuple[Family, GPTConfig]:
         raise Error(f"{path}: a value has the wrong type ({problem})") from None
 
 
-def _check(model: GPT, family: Family, source: TensorFiles):
+def _check(model: nn.Module, family: Family, source: TensorFiles):
     """Each parameter has its tensor, each tensor its parameters, and both the same shape; else `Error` names it."""
     weights = dict(model.named_parameters())
     entries = list(family.entries(model.config))
@@ -172,7 +174,7 @@ def _check_header(entry: Entry, name: str, source: TensorFiles, shapes: list[tor
         raise Error(f"{source.directory}: tensor {name!r} holds {kind}, expected floating point of at least 16 bits")
 
 
-def _fill(model: GPT, family: Family, source: TensorFiles):
+def _fill(model: nn.Module, family: Family, source: TensorFiles):
     """Copy every tensor of the files into the model, once `_check` has passed."""
     weights = dict(model.named_parameters())
     spelling = _spelling(family, source.file_of)

@@ -71,11 +71,15 @@ def llama_entries(config: GPTConfig) -> Iterator[Entry]:
 
 
 def own_entries(config: GPTConfig) -> Iterator[Entry]:
-    """GPT itself: every parameter under its own name."""
-    import torch
-
-    from minigpt.model import GPT
-
-    with torch.device("meta"):
-        for name, _ in GPT(config).named_parameters():  # a tied head is listed once, as the embedding
-            yield Entry(name, (name,))
+    """GPT itself: every parameter under its own name, a tied head once, as the embedding."""
+    of_norm = ("weight", "bias") if config.norm == "layernorm" and config.bias else ("weight",)
+    of_matrix = ("weight", "bias") if config.bias else ("weight",)
+    attn, mlp = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj",) * config.gated + ("up_proj", "down_proj")
+    names = ["token_embedding.weight"] + ["position_embedding.weight"] * (config.positions == "learned")
+    for block in (f"blocks.{layer}" for layer in range(config.n_layers)):
+        for room, matrices in (("attn", attn), ("mlp", mlp)):
+            names += [f"{block}.{room}_norm.{kind}" for kind in of_norm]
+            names += [f"{block}.{room}.{matrix}.{kind}" for matrix in matrices for kind in of_matrix]
+    names += [f"final_norm.{kind}" for kind in of_norm] * (config.norm_place == "pre")
+    names += ["head.weight"] * (not config.tied)
+    yield from (Entry(name, (name,)) for name in names)

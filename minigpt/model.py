@@ -281,7 +281,7 @@ class GPT(nn.Module):
         """The model in a run or Hugging Face directory: see `hub.load`."""
         from minigpt import hub
 
-        return hub.load(directory, **changes)
+        return hub.load(cls, directory, **changes)
 
     def save_pretrained(self, directory):
         """Write config.json and model.safetensors, for us and for transformers: see `hub.save`."""

@@ -27,7 +27,7 @@ class Input:
         """All prompts; none where they come from standard input, and the empty one where nothing is given."""
         prompts = list(self.prompt)
         if self.prompts:
-            from minigpt.generation.writer import read_prompts
+            from minigpt.generation.prompts import read_prompts
 
             prompts += read_prompts(self.prompts)
         if self.interactive and prompts:

@@ -1,7 +1,7 @@
 """Text to token ids and back, losslessly: byte-level BPE, run by tiktoken.
 
 A tokenizer is trained here on the user's own text, read from a Hugging Face directory, or one of OpenAI's by name.
-Files are in bpe_files.py, merges and training in bpe.py.
+Files are in bpe_files.py and bpe_named.py, merges and training in bpe.py.
 """
 
 import codecs
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from minigpt import bpe, bpe_files
+from minigpt import bpe, bpe_files, bpe_named
 from minigpt.bpe import Vocabulary
 from minigpt.bpe_files import EOT
 from minigpt.errors import Error
@@ -78,7 +78,7 @@ class Tokenizer:
     @classmethod
     def named(cls, name: str) -> "Tokenizer":
         """OpenAI's "gpt2", "cl100k_base" or "o200k_base", from tiktoken's cache folder; never from the network."""
-        return cls(*bpe_files.read_named(name))
+        return cls(*bpe_named.read_named(name))
 
     @classmethod
     def load(cls, directory: str | Path) -> "Tokenizer":

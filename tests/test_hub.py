@@ -96,7 +96,7 @@ def test_a_directory_of_transformers_gives_its_logits(kind, tmp_path, exact_norm
     reference = save_theirs(kind, tmp_path)
     x = tokens(2, 20)
     assert difference(GPT.from_pretrained(tmp_path), reference, x) < 1e-4
-    assert difference(hub.load(tmp_path, dtype=torch.float64), reference.double(), x) < 1e-10
+    assert difference(GPT.from_pretrained(tmp_path, dtype=torch.float64), reference.double(), x) < 1e-10
 
 
 @pytest.mark.parametrize("name", ACT2FN)
@@ -115,7 +115,7 @@ def test_every_gpt2_activation_is_the_same_or_refused(name, tmp_path):
 
 def test_the_two_gelus_are_not_the_same_model(tmp_path):
     reference = save_theirs("gpt2", tmp_path)
-    ours = hub.load(tmp_path, activation="gelu", dtype=torch.float64)
+    ours = GPT.from_pretrained(tmp_path, activation="gelu", dtype=torch.float64)
     assert difference(ours, reference.double(), tokens()) > 1e-5
 
 
@@ -135,10 +135,10 @@ def test_gpt2_as_openai_published_it(tmp_path):
         tensors[f"h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
     save_file(tensors, tmp_path / "model.safetensors")
     for dtype in (torch.float32, None):
-        assert difference(hub.load(tmp_path, dtype=dtype), reference, tokens()) < 1e-4
+        assert difference(GPT.from_pretrained(tmp_path, dtype=dtype), reference, tokens()) < 1e-4
     tensors["h.0.attn.bias"] = tensors.pop("h.2.attn.bias")
     save_file(tensors, tmp_path / "model.safetensors")
-    assert hub.load(tmp_path, dtype=None).head.weight.dtype == torch.float32
+    assert GPT.from_pretrained(tmp_path, dtype=None).head.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("family", ["gpt2", "openai-gpt", "llama"])
@@ -175,7 +175,7 @@ def test_a_tied_head_may_be_stored_twice_if_it_is_the_same(tmp_path):
 def test_dtypes(kind, tmp_path):
     reference = save_theirs(kind, tmp_path / "bf16").bfloat16()
     reference.save_pretrained(tmp_path / "bf16")
-    assert {p.dtype for p in hub.load(tmp_path / "bf16", dtype=None).parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in GPT.from_pretrained(tmp_path / "bf16", dtype=None).parameters()} == {torch.bfloat16}
     wide = GPT.from_pretrained(tmp_path / "bf16")
     assert {p.dtype for p in wide.parameters()} == {torch.float32}
     assert difference(wide, reference.float(), tokens()) < 1e-4
@@ -190,7 +190,7 @@ def test_a_loaded_model_evaluates_and_learns(tmp_path):
     gpt = GPT.from_pretrained(tmp_path)
     assert not gpt.training and all(weight.requires_grad for weight in gpt.parameters())
     assert gpt.head.weight is gpt.token_embedding.weight
-    assert hub.load(tmp_path, attn_dropout=0.25).config.attn_dropout == 0.25
+    assert GPT.from_pretrained(tmp_path, attn_dropout=0.25).config.attn_dropout == 0.25
 
 
 # Out
@@ -287,6 +287,18 @@ def test_families_take_every_config_or_leave_it():
             names = {name for name, _ in GPT(shape).named_parameters()}
         stored = [name for entry in family.entries(shape) for name in entry.ours]
         assert set(stored) == names and len(stored) == len(names)
+
+
+def test_our_own_layout_lists_the_parameters_of_every_shape():
+    choices = {
+        "norm": ("layernorm", "rmsnorm"), "norm_place": ("pre", "post"), "positions": ("learned", "rotary"),
+        "gated": (True, False), "bias": (True, False), "tied": (True, False),
+    }  # fmt: skip
+    for values in itertools.product(*choices.values()):
+        shape = config(**dict(zip(choices, values, strict=True)))
+        with torch.device("meta"):
+            expected = [name for name, _ in GPT(shape).named_parameters()]
+        assert [entry.name for entry in FAMILIES["minigpt"].entries(shape)] == expected, shape
 
 
 def test_a_later_save_leaves_nothing_of_the_earlier(tmp_path):
@@ -453,7 +465,7 @@ BAD_TENSORS = [
 @pytest.mark.parametrize("dtype", [torch.float32, None])
 def test_a_tensor_missing_left_over_or_misshapen_is_named(tensors, message, dtype, damage):
     with pytest.raises(Error, match=message):
-        hub.load(damage(tensors=tensors), dtype=dtype)
+        GPT.from_pretrained(damage(tensors=tensors), dtype=dtype)
 
 
 @pytest.mark.parametrize(
@@ -463,7 +475,7 @@ def test_a_tensor_missing_left_over_or_misshapen_is_named(tensors, message, dtyp
 )
 def test_a_change_that_touches_the_weights_is_refused(changes, damage):
     with pytest.raises(Error):
-        hub.load(damage(), **changes)
+        GPT.from_pretrained(damage(), **changes)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7, 8, 9, 100, 1000, -1, -1000])
@@ -511,7 +523,7 @@ def test_a_bad_index_is_refused(text, message, dtype, damage):
     (directory / "model.safetensors").rename(directory.parent / "secret.safetensors")
     (directory / "model.safetensors.index.json").write_text(text)
     with pytest.raises(Error, match=message):
-        hub.load(directory, dtype=dtype)
+        GPT.from_pretrained(directory, dtype=dtype)
 
 
 def test_pickled_weights_are_refused_and_not_opened(damage):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lora import files, spectrum, subspaces
+from lora import analysis, files, spectrum, subspaces
 from lora.config import Config
 from lora.errors import Error
 from lora.exact import Update
@@ -181,8 +181,8 @@ def test_what_cannot_be_compared():
 
 def command(*words) -> int:
     parser = ArgumentParser()
-    spectrum.add_arguments(parser)
-    return spectrum.run(parser.parse_args([str(word) for word in words]))
+    analysis.add_arguments(parser)
+    return analysis.run(parser.parse_args([str(word) for word in words]))
 
 
 def test_command(tmp_path, capsys):

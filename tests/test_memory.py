@@ -17,6 +17,7 @@ from minigpt.errors import Error
 from minigpt.loss import cross_entropy
 from minigpt.memory import Job, Plan, largest_batch, predict
 from minigpt.memory.__main__ import main
+from minigpt.memory.methods import plan_of
 from minigpt.memory.rules import folk_rules
 from minigpt.training.optimizer import make_optimizer
 from minigpt.training.options import OptimizerConfig
@@ -100,7 +101,7 @@ def saved_by_autograd(model: GPT, job: Job, length: int = T, **inputs) -> tuple[
 def check(job: Job, **shape):
     model = build(job, **shape)
     found, loss = saved_by_autograd(model, job, job.length or T)
-    assert Plan.of_config(model.config, job) == Plan.of_model(model)
+    assert plan_of(model.config, job) == Plan.of_model(model)
     predicted = predict(model.config, job)
     assert predicted.activations == found, (shape, job, predicted.saved)
     assert predicted.loss == loss
@@ -195,7 +196,7 @@ def test_an_lstm_keeps_what_is_guessed_and_a_workspace():
     """PyTorch gives it to oneDNN, whose workspace is a secret: the only activations that are not exact."""
     job = Job(batch=B, length=T, method="ptuning", virtual=5, hidden=10)
     model = build(job, context=32)
-    assert Plan.of_config(model.config, job) == Plan.of_model(model)
+    assert plan_of(model.config, job) == Plan.of_model(model)
     found, loss = saved_by_autograd(model, job)
     predicted = predict(model.config, job)
     assert predicted.loss == loss and predicted.activations < found < predicted.activations + (1 << 18)
@@ -296,7 +297,7 @@ def test_the_cache_is_the_real_one(shape):
 def test_the_folk_rules():
     """Pure 16-bit: AdamW 4 times the weights, momentum 3, plain SGD 2; 7 B parameters are 14, 14 and 56 GB."""
     config = presets.gpt2("xl")
-    tensors = len(Plan.of_config(config, Job()).weights)
+    tensors = len(plan_of(config, Job()).weights)
     for optimizer, times in (("adamw", 4), ("momentum", 3), ("sgd", 2)):
         found = predict(config, Job(dtype="bf16", optimizer=optimizer, batch=1))
         counters = 4 * tensors if optimizer == "adamw" else 0
@@ -325,7 +326,7 @@ def test_freezing_leaves_the_weights_and_ten_of_sixteen_widths():
 def test_a_quantised_base_takes_4_127_bits():
     config = presets.gpt3("6.7B")
     job = Job(method="qlora", targets=("all-linear",), r=64, batch=1)
-    plan, shapes = Plan.of_config(config, job), Plan.of_config(config, Job(dtype="bf16"))
+    plan, shapes = plan_of(config, job), plan_of(config, Job(dtype="bf16"))
     small = [name for name in plan.weights if plan.weights[name].nbytes < shapes.weights[name].nbytes]
     assert {name.split(".")[-2] for name in small} == {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"}
     bits = 8 * sum(plan.weights[name].nbytes for name in small) / sum(plan.weights[name].numel for name in small)

@@ -1,6 +1,5 @@
 """The model: how it starts, who sees whom, its two openings, and that it can learn."""
 
-import ast
 import copy
 import math
 import pickle
@@ -338,24 +337,6 @@ def test_import_is_light():
     assert "torch" not in configs and "torch" in models
     heavy = {"transformers", "tiktoken", "tokenizers", "matplotlib", "safetensors", "jinja2", "yaml", "jsonargparse"}
     assert not models & (heavy | {"pandas", "lora", "peft", "tensorboard", "huggingface_hub"})
-
-
-def imported_by(package: str) -> dict[str, set[str]]:
-    found = {}
-    for path in sorted((ROOT / package).rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
-        found[str(path.relative_to(ROOT))] = {name.split(".")[0] for name in names}
-    return found
-
-
-def test_the_two_libraries_do_not_know_each_other():
-    assert imported_by("minigpt")
-    for path, names in imported_by("minigpt").items():
-        assert "lora" not in names, path
-    for path, names in imported_by("lora").items():
-        assert names <= {"lora", "torch", "safetensors", *sys.stdlib_module_names}, path
 
 
 def test_layers_are_ordinary_modules_that_others_can_replace():

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt import bpe_files
+from minigpt import bpe_named
 from minigpt.errors import Error
 from minigpt.tokenizer import PATTERN, Tokenizer
 
@@ -205,7 +205,7 @@ def test_training_and_saving_do_not_depend_on_the_hash_seed(tmp_path):
 
 def test_gpt2_files_without_tokenizer_json(cache, tmp_path):
     bpe, encoder = (
-        CACHE / hashlib.sha1(f"{bpe_files._BLOBS}gpt-2/encodings/main/{name}".encode()).hexdigest()
+        CACHE / hashlib.sha1(f"{bpe_named._BLOBS}gpt-2/encodings/main/{name}".encode()).hexdigest()
         for name in ("vocab.bpe", "encoder.json")
     )
     (tmp_path / "vocab.json").write_bytes(encoder.read_bytes())

@@ -65,13 +65,20 @@ def studio_of(gpt: GPT, names: dict[str, str] | None = None, **more):
 @contextmanager
 def served(studio, **options):
     """The port of a server that runs on a thread of its own."""
+    with running(studio, **options) as (port, _):
+        yield port
+
+
+@contextmanager
+def running(studio, **options):
+    """The port, and the server that listens there."""
     listener = listen("127.0.0.1", 0)
     server = Server(make_app(studio, **options), studio)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         wait_for(lambda: server.started or not thread.is_alive())
-        yield listener.getsockname()[1]
+        yield listener.getsockname()[1], server
     finally:
         server.handle_exit(2, None)
         thread.join(10)

@@ -76,23 +76,23 @@ def prepare(
         splits = _encode(documents, plan, chosen, folder, progress)
         if _stamp(documents.files) != stamp:
             raise Error(f"{source}: changed while it was read: run again when it is complete")
-        manifest = {
-            "format": FORMAT,
-            "dtype": _dtype(chosen).name,
-            "vocab_size": chosen.vocab_size,
-            "eot": chosen.eot,
-            **splits,
-            "duplicates": plan.duplicates,
-            "bad": {
-                "total": documents.bad.total,
-                "counts": dict(sorted(documents.bad.counts.items())),
-                "first": documents.bad.first,
-            },
-            "sources": {"files": len(documents.files), "bytes": documents.size, "stamp": stamp},
-            "request": request,
-        }
+        manifest = _manifest(documents, plan, chosen) | splits
+        manifest["sources"] = {"files": len(documents.files), "bytes": documents.size, "stamp": stamp}
+        manifest["request"] = request
         write_atomic(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
     return manifest
+
+
+def _manifest(documents: Documents, plan: Plan, tokenizer: Tokenizer) -> dict:
+    bad = documents.bad
+    return {
+        "format": FORMAT,
+        "dtype": _dtype(tokenizer).name,
+        "vocab_size": tokenizer.vocab_size,
+        "eot": tokenizer.eot,
+        "duplicates": plan.duplicates,
+        "bad": {"total": bad.total, "counts": dict(sorted(bad.counts.items())), "first": bad.first},
+    }
 
 
 def _sample(documents: Documents, plan: Plan, progress: bool) -> Iterator[str]:

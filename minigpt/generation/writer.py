@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from minigpt.errors import Error
 from minigpt.generation.beams import beam_search
@@ -161,32 +160,3 @@ def record(prompt: str, text: Text, adapter: str | None) -> str:
     """A line for scripts."""
     whole = {"prompt": prompt, "text": text.text, "finish": text.finish, "tokens": text.tokens} | text.more
     return json.dumps(whole | ({"adapter": adapter} if adapter else {}), ensure_ascii=False)
-
-
-def read_prompts(file: Path) -> list[str]:
-    """One prompt a line, blank lines left out; or the field "prompt" of each line of a .jsonl file."""
-    return [record["prompt"] for _, record in read_records(file)]
-
-
-def read_records(file: Path) -> list[tuple[str, dict]]:
-    """Where each prompt stands, and its record: the line alone, or the object that it holds."""
-    try:
-        lines = file.read_text("utf-8-sig").split("\n")  # not splitlines: U+2028 and its like are text
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Error(f"{file}: cannot read the prompts: {getattr(problem, 'strerror', None) or problem}") from None
-    numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise Error(f"{file}: holds no prompts: write one a line")
-    if file.suffix != ".jsonl":
-        return [(f"{file}:{number}", {"prompt": line}) for number, line in numbered]
-    return [(f"{file}:{number}", _record_of(line, f"{file}:{number}")) for number, line in numbered]
-
-
-def _record_of(line: str, where: str) -> dict:
-    try:
-        found = json.loads(line)
-    except ValueError as problem:
-        raise Error(f"{where}: not valid JSON ({problem})") from None
-    if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
-        raise Error(f'{where}: expected an object with the text field "prompt", such as {{"prompt": "Dx:"}}')
-    return found

@@ -14,16 +14,26 @@ C channels, L blocks, G key/value heads, D head size, P virtual tokens, M bottle
 
 from collections.abc import Iterable
 
+import torch
+
 from minigpt.config import GPTConfig
 from minigpt.errors import Error
 from minigpt.memory.job import ALL_LINEAR, LINEAR, Job
 from minigpt.memory.plan import Plan, Tensor, Virtual, nf4, tensor
+from minigpt.model import GPT
 
 MLP = 512  # hidden size of a prefix's MLP (Li & Liang 2021)
 
 
-def plan(config: GPTConfig, job: Job, shapes: dict[str, tuple[int, ...]]) -> Plan:
-    """The parameters of a model whose weights have these shapes, for the job's method."""
+def plan_of(config: GPTConfig, job: Job) -> Plan:
+    """The parameters of a model that nobody has built yet, and what the job's method adds to them.
+
+    >>> plan = plan_of(GPTConfig(n_layers=1), Job(method="lora", r=8))
+    >>> sum(t.numel for t in plan.learning()) == 2 * 8 * (768 + 768)
+    True
+    """
+    with torch.device("meta"):
+        shapes = {name: tuple(weight.shape) for name, weight in GPT(config).named_parameters()}
     if job.method == "top" and job.top > config.n_layers:
         raise Error(f"--top is {job.top}: the model has {config.n_layers} blocks")
     weights = {name: tensor(shape, job.weight_bytes, _learns(name, config, job)) for name, shape in shapes.items()}

@@ -3,10 +3,6 @@
 import math
 from dataclasses import dataclass, field
 
-import torch
-
-from minigpt.config import GPTConfig
-from minigpt.memory.job import Job
 from minigpt.model import GPT
 
 # NF4 (Dettmers et al. 2023, section 3): 4 bits, 8 for the scale of a block of 64, 32 for that of 256 such scales, and
@@ -73,25 +69,12 @@ class Plan:
     virtual: Virtual = Virtual()
 
     @classmethod
-    def of_config(cls, config: GPTConfig, job: Job) -> "Plan":
-        """The parameters of a model that nobody has built yet.
-
-        >>> plan = Plan.of_config(GPTConfig(n_layers=1), Job(method="lora", r=8))
-        >>> sum(t.numel for t in plan.learning()) == 2 * 8 * (768 + 768)
-        True
-        """
-        from minigpt.memory.methods import plan
-
-        with torch.device("meta"):
-            shapes = {name: tuple(weight.shape) for name, weight in GPT(config).named_parameters()}
-        return plan(config, job, shapes)
-
-    @classmethod
     def of_model(cls, model: GPT) -> "Plan":
         """The parameters of a model as it stands: frozen or not, in four bits or not, whatever tunes it.
 
+        >>> from minigpt import GPTConfig
         >>> model = GPT(GPTConfig(n_layers=1, vocab_size=64, d_model=32, n_heads=2, context=8))
-        >>> Plan.of_model(model) == Plan.of_config(model.config, Job())
+        >>> sum(t.numel for t in Plan.of_model(model).learning()) == sum(p.numel() for p in model.parameters())
         True
         """
         weights, added, ranks, bottlenecks = {}, {}, {}, {}

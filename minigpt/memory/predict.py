@@ -14,6 +14,7 @@ from minigpt.config import GPTConfig
 from minigpt.errors import Error
 from minigpt.loss import chunk_rows
 from minigpt.memory.job import Job
+from minigpt.memory.methods import plan_of
 from minigpt.memory.plan import Plan, Tensor
 from minigpt.memory.walk import Walk
 
@@ -84,7 +85,7 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
     >>> small.weights + small.gradients + small.optimizer - 4 * small.weights    # but for a counter a tensor
     784
     """
-    plan = plan or Plan.of_config(config, job)
+    plan = plan or plan_of(config, job)
     length = job.length or config.context
     virtual = plan.virtual.length
     if length + virtual > config.context and job.length is not None and not config.endless:
@@ -125,7 +126,7 @@ def largest_batch(config: GPTConfig, job: Job, room: int, most: int = 1 << 20) -
     def fits(batch: int) -> bool:
         return predict(config, replace(job, batch=batch), plan).peak <= room
 
-    plan = Plan.of_config(config, job)
+    plan = plan_of(config, job)
     low, high = 0, 1
     while high <= most and fits(high):
         low, high = high, 2 * high

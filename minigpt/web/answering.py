@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from minigpt.errors import Error
-from minigpt.web.refusals import Refusal
+from minigpt.web.refusals import Refusal, mistake
 from minigpt.web.shapes import Shape, usage
 from minigpt.web.studio import Studio
 from minigpt.web.telling import Piece, Telling, join
@@ -84,6 +84,8 @@ class Session:
             yield sse(refusal.body)
         except Error as problem:
             yield sse(Refusal(400, str(problem)).body)
+        except Exception as problem:
+            yield sse(mistake(problem).body)
 
     def _chunk(self, choice: dict) -> str:
         return sse(self.shape.envelope([choice], chunk=True))

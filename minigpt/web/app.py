@@ -6,8 +6,6 @@ POST  /v1/chat/completions  chat.py             /api/...                        
 /runs, /api/runs            runs.py
 """
 
-import sys
-import traceback
 from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from minigpt.errors import Error
 from minigpt.web.guard import Guard
-from minigpt.web.refusals import Refusal
+from minigpt.web.refusals import Refusal, mistake
 from minigpt.web.studio import Studio
 
 PAGE = Path(__file__).with_name("page")
@@ -82,5 +80,4 @@ async def _no_route(request: Request, problem: HTTPException) -> Response:
 
 
 async def _mistake(request: Request, problem: Exception) -> Response:
-    traceback.print_exception(problem, file=sys.stderr)
-    return Refusal(500, "something went wrong in the server: its log says what").response()
+    return mistake(problem).response()

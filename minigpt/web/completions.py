@@ -75,6 +75,13 @@ async def read_prompts(values: dict[str, Any], studio: Studio, asking: Asking) -
     return [await _ids(prompt, studio, eot, room) for prompt in prompts]
 
 
+async def read_ids(prompt: Any, studio: Studio, model: str, add_eot: bool = True) -> list[int]:
+    """The ids of one prompt, a text or a list of ids, which `model` is to read."""
+    if not (isinstance(prompt, str) or (isinstance(prompt, list) and all(_is_id(each) for each in prompt))):
+        raise Refusal(400, f"prompt is {kind_of(prompt)}: expected a text, or a list of token ids", "prompt")
+    return await _ids(prompt, studio, [studio.tokenizer.eot] * add_eot, await studio.room(model))
+
+
 def _several(prompt: Any) -> list:
     """A list of prompts, each a text or a list of ids."""
     if isinstance(prompt, str):

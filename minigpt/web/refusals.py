@@ -3,6 +3,8 @@
 {"error": {"message": "...", "type": "invalid_request_error", "param": "temperature", "code": null}}
 """
 
+import sys
+import traceback
 from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
@@ -42,6 +44,12 @@ class Refusal(Exception):
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.body, self.status, self.headers)
+
+
+def mistake(problem: Exception) -> Refusal:
+    """What a client is told of a mistake of ours; the log has the rest."""
+    traceback.print_exception(problem, file=sys.stderr)
+    return Refusal(500, "something went wrong in the server: its log says what")
 
 
 def _encodable(text: str | None) -> str | None:

@@ -8,7 +8,6 @@ import ipaddress
 import os
 import socket
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from minigpt.web.studio import Studio
 class Server(uvicorn.Server):
     """uvicorn's server of a studio."""
 
-    def __init__(self, app, studio: Studio):
+    def __init__(self, app, studio: Studio, greeting: str = ""):
         limits = studio.limits
         config = uvicorn.Config(
             app,
@@ -38,7 +37,12 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=2,
         )
         super().__init__(config)
-        self.studio, self.patience = studio, None
+        self.studio, self.greeting, self.patience = studio, greeting, None
+
+    async def startup(self, sockets=None):
+        await super().startup(sockets)
+        if self.started and self.greeting:
+            print(self.greeting, flush=True)
 
     def handle_exit(self, sig, frame):
         self.patience = 0 if self.studio.closing else self.studio.limits.goodbye
@@ -56,16 +60,14 @@ class Server(uvicorn.Server):
 def serve(studio: Studio, listener: socket.socket, token: str | None = None, names=(), quiet: bool = False):
     """Answer until told to stop."""
     host, port = listener.getsockname()[:2]
-    local = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    with_key = "" if token is None else "; clients must send the token"
-    print(f"open http://{f'[{local}]' if ':' in local else local}:{port}/ (Ctrl-C ends){with_key}", flush=True)
     if not ipaddress.ip_address(host).is_loopback:
         who = "whoever knows the token" if token else "EVERYONE who reaches it, as there is no --token-file,"
         print(f"listening at {host}: {who} can use this model, over an open line", file=sys.stderr)
-    server = Server(make_app(studio, token, names, quiet), studio)
-    began = time.monotonic()
-    server.run(sockets=[listener])
-    print(f"stopped after {time.monotonic() - began:.0f} s", file=sys.stderr)
+    local = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    address = f"http://{f'[{local}]' if ':' in local else local}:{port}/"
+    greeting = f"open {address} (Ctrl-C ends)" + "; clients must send the token" * (token is not None)
+    Server(make_app(studio, token, names, quiet), studio, greeting).run(sockets=[listener])
+    print("stopped", file=sys.stderr)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -12,9 +12,7 @@ wait in a list that cannot become longer than his texts.
 
 import asyncio
 import queue
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,7 +42,7 @@ class Worker:
 
     async def stop(self):
         """After the step at work: what is still being written ends with a `Refusal`."""
-        self._jobs.put((STOP, None))
+        self._jobs.put((STOP, ()))
         await asyncio.to_thread(self._thread.join)
 
     async def run(self, function: Callable, *args) -> Any:
@@ -102,19 +100,23 @@ class Worker:
     def _do_jobs(self) -> bool:
         """All that wait; with nothing else to do, the next one, whenever it comes. False at the end."""
         try:
-            while True:
-                job, args = self._jobs.get(block=not self._channels)
-                if job is STOP:
-                    return False
-                job(*args)
+            while self._do(*self._jobs.get(block=not self._channels)):
+                pass
         except queue.Empty:
             return True
+        return False
+
+    @staticmethod
+    def _do(job: Callable, args: tuple) -> bool:
+        """In a frame of its own: waiting for the next job should not keep the last one's arguments."""
+        if job is not STOP:
+            job(*args)
+        return job is not STOP
 
     def _step(self):
         try:
             found = self.engine.step()
         except Exception as problem:  # a mistake of ours must not leave everyone waiting for ever
-            traceback.print_exception(problem, file=sys.stderr)
             self._fail_all(problem)
             return
         news = []
