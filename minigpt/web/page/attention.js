@@ -42,7 +42,7 @@ export class Attention {
     this.query = this.query || this.found.tokens.length - 1;
     find(".empty", this.section).hidden = true;
     find(".shown", this.section).hidden = false;
-    this.row.set(this.found.tokens);
+    this.row.set(this.found.tokens.map((token, place) => (place || token.text ? token : { ...token, start: true })));
     this.paint();
   }
 
@@ -53,7 +53,9 @@ export class Attention {
   /** All small heads, the large one, and the row of the chosen token. */
   paint() {
     const heads = find(".heads", this.section), had = heads.contains(document.activeElement);
+    this.canvases = [];
     heads.replaceChildren(...this.found.weights.map((weights, head) => this.small(weights, head)));
+    for (const [matrix, weights] of this.canvases) matrix.set(weights); // colours are known to what is on the page
     if (had) heads.children[this.head].focus();
     this.matrix.set(this.found.weights[this.head]);
     this.look(this.query);
@@ -64,7 +66,7 @@ export class Attention {
     const button = make("button", { type: "button", tabIndex: head === this.head ? 0 : -1, ariaPressed: String(head === this.head) },
       canvas, say(make("span"), "head", { head: head + 1 }));
     button.addEventListener("click", () => { this.head = head; this.paint(); find(".heads", this.section).children[head].focus(); });
-    new Matrix(canvas).set(weights);
+    this.canvases.push([new Matrix(canvas), weights]);
     return button;
   }
 

@@ -3,9 +3,8 @@
 // A solid box goes on, a green one has ended, a dashed one was not taken. A branch all of whose ways are lost by the
 // step that is shown is pale. A spot is [step, place].
 
-import { draw, rove, visible } from "./dom.js";
+import { draw, percent, rove, visible } from "./dom.js";
 import { label, word } from "./language.js";
-import { percent } from "./dom.js";
 
 const WIDTH = 108, HEIGHT = 46, BOX = 82, TALL = 36, EDGE = 6;
 const UNITS = 9; // of text in a box; a Chinese character takes two

@@ -1,7 +1,6 @@
 // LoRA: an adapter's strength, what it learned, and what it writes beside its base.
 
-import { stream } from "./api.js";
-import { post, get } from "./api.js";
+import { get, post, stream } from "./api.js";
 import { announce } from "./announce.js";
 import { Dial } from "./dial.js";
 import { find, make } from "./dom.js";
@@ -33,7 +32,7 @@ export class Lora {
     if (!none) this.choose(false);
   }
 
-  isLora = () => this.about.adapters.find((each) => each.id === this.chooser.value)?.method === "LORA";
+  isLora = () => this.about.adapters.find((each) => each.id === this.chooser.value)?.method.toLowerCase() === "lora";
 
   /** The other adapter is shown; its spectrum is asked for when the section is looked at. */
   choose(learn = true) {

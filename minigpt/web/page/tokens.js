@@ -12,7 +12,7 @@ const TINTS = 10;
 export const tint = (logprob) => `q${Math.min(TINTS - 1, Math.floor(TINTS * Math.exp(logprob)))}`;
 
 /** What a token is called when it is read out or stands by itself. */
-export const nameOf = (token) => (token.text ? `“${visible(token.text)}”` : word("part"));
+export const nameOf = (token) => (token.text ? `“${visible(token.text)}”` : word(token.start ? "start" : "part"));
 
 export class TokenRow {
   /** `open(place, cell)` is called when a token is pointed at, reached by keyboard or tapped; `enter` for Enter. */
