@@ -18,6 +18,8 @@ from minigpt.web.app import make_app
 from minigpt.web.connection import Connection
 from minigpt.web.studio import Studio
 
+SENDING = 256 << 10  # bytes that the system keeps for a client who does not read: else megabytes, until it is noticed
+
 
 class Server(uvicorn.Server):
     """uvicorn's server of a studio."""
@@ -77,6 +79,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENDING)  # its connections inherit it
         listener.bind(address)
     except OSError as problem:
         raise Error(
