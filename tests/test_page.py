@@ -74,7 +74,7 @@ def opened(browser, url):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(40_000)  # ms: a machine may be busy
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("console", lambda m: m.type == "error" and not re.search(allowed, m.text) and said.append(m.text))
         page.on("request", lambda r: r.url.startswith((at, "data:")) or said.append(f"asked {r.url}"))
