@@ -21,23 +21,27 @@ TABS = ("write", "talk", "beams", "attention", "lora")
 CONTRAST = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
   const over = (colours) => { canvas.clearRect(0, 0, 1, 1);
-    for (const c of colours) { canvas.fillStyle = c; canvas.fillRect(0, 0, 1, 1); } return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = (rgb) => { const [r, g, b] = rgb.slice(0, 3).map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    for (const c of colours) { canvas.fillStyle = c; canvas.fillRect(0, 0, 1, 1); }
+    return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = (rgb) => { const [r, g, b] = rgb.slice(0, 3).map((v) => v / 255).map((v) =>
+      v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const bad = [];
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const element = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || !element.checkVisibility() || element.closest(".unseen, svg, button:disabled")) continue;
+    if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+    if (element.closest(".unseen, svg, button:disabled")) continue;
     const grounds = [];
     for (let each = element; each; each = each.parentElement) grounds.unshift(getComputedStyle(each).backgroundColor);
     const ground = over(grounds), ink = over([...grounds, getComputedStyle(element).color]);
     const [high, low] = [light(ink), light(ground)].sort((a, b) => b - a);
-    if ((high + 0.05) / (low + 0.05) < 4.5) bad.push(`${texts.currentNode.data} ${((high + 0.05) / (low + 0.05)).toFixed(2)}`);
+    if ((high + 0.05) / (low + 0.05) < 4.5) bad.push(`${texts.currentNode.data} ${high} ${low}`);
   }
   return bad; }"""
-NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, canvas, svg, [role=button], a")].filter((each) =>
-  each.checkVisibility() && !each.closest("[aria-hidden]") && !each.ariaHidden && !(each.labels?.length || each.getAttribute("aria-label") ||
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, textarea, canvas, svg, [role=button], a")]
+  .filter((each) => each.checkVisibility() && !each.closest("[aria-hidden]") && !each.ariaHidden &&
+  !(each.labels?.length || each.getAttribute("aria-label") ||
   each.textContent.trim())).map((each) => each.outerHTML.slice(0, 100))"""
 
 
@@ -70,7 +74,7 @@ def opened(browser, url):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(40_000)  # ms: a machine may be busy
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("console", lambda m: m.type == "error" and not re.search(allowed, m.text) and said.append(m.text))
         page.on("request", lambda r: r.url.startswith((at, "data:")) or said.append(f"asked {r.url}"))
@@ -102,8 +106,8 @@ def asked(page, path, body):
 
 def test_a_chinese_text_streams_whole_and_as_text(opened):
     page = opened()
-    page.evaluate("""() => { window.seen = []; new MutationObserver(() => seen.push(document.querySelector('#write .tokens').textContent))
-      .observe(document.querySelector('#write .tokens'), {childList: true, subtree: true}); }""")
+    page.evaluate("""() => { window.seen = []; const host = document.querySelector('#write .tokens');
+      new MutationObserver(() => seen.push(host.textContent)).observe(host, {childList: true, subtree: true}); }""")
     write(page, "患者")
     assert written(page) == f"{SENTENCE}\n<b>x</b>"  # the last as text, not as HTML
     seen = page.evaluate("seen")
@@ -186,7 +190,8 @@ def test_attention_is_what_the_server_says(opened):
     weights = page.eval_on_selector_all("#attention .token", "all => all.map((each) => Number(each.dataset.weight))")
     assert weights == found["weights"][1][3] and sum(weights) == pytest.approx(1, abs=0.01)
     assert weights[4:] == [0] * (len(weights) - 4)
-    inked = "() => { const c = document.querySelector('.heads canvas'), d = c.getContext('2d').getImageData(0, 0, 1, 1).data;"
+    inked = "() => { const c = document.querySelector('.heads canvas'), "
+    inked += "d = c.getContext('2d').getImageData(0, 0, 1, 1).data;"
     assert page.evaluate(inked + " return [...d.slice(0, 3)].join() }") != "0,0,0"
 
 

@@ -91,3 +91,9 @@ export class Beams {
     say(find("#beam-detail"), "beam-detail", values);
   }
 }
+
+/** A text that the search returns, as the server has it; of another one, its tokens in a row. */
+function textOf(search, tree, spot) {
+  const found = search.best.find((each) => String(each.spot) === String(spot));
+  return found ? found.text.replaceAll("\ufffd", "") : tree.text(spot);
+}

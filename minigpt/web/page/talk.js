@@ -32,7 +32,8 @@ export class Talk {
 
   async answer(signal) {
     const { top_k, top_p, temperature, max_tokens, seed } = settings(), system = find("#system", this.section).value.trim();
-    const messages = this.messages.map(({ role, content }) => ({ role, content }));
+    const said = this.messages.filter((message) => message.content.trim()); // an answer may have been stopped at once
+    const messages = said.map(({ role, content }) => ({ role, content }));
     if (system) messages.unshift({ role: "system", content: system });
     const chosen = Object.entries({ top_k, top_p }).filter(([, value]) => value !== undefined);
     const request = { model: this.model(), messages, temperature, max_tokens, seed, ...Object.fromEntries(chosen) };
