@@ -117,6 +117,7 @@ def train(options: Options, ranks) -> int:
 def learn(options: Options, run, ranks, job) -> int:
     """The steps, and what there is to see of them afterwards; the number of the signal that stopped them, or 0."""
     from minigpt.training import compose, memorising
+    from minigpt.training.building import hooks_of
     from minigpt.training.loop import fit
 
     subject, compute, out = run.subject, run.compute, options.run.out
@@ -139,27 +140,6 @@ def learn(options: Options, run, ranks, job) -> int:
         tables = {} if stopped else memorising.after_training(options, run)
         compose.report(options, replace(run, progress=progress), found, job, tables)
     return stopped
-
-
-def hooks_of(options: Options, run, ranks):
-    """What the loop does beside learning."""
-    from minigpt.training import compose
-    from minigpt.training.checkpoint import save_checkpoint
-    from minigpt.training.loop import Hooks
-    from minigpt.training.schedule import learning_rate
-
-    subject, compute, config = run.subject, run.compute, options.run
-    state = config.out, run.state, compute.module, run.optimizer
-    return Hooks(
-        learning_rate=lambda step: learning_rate(step, options.loop.steps, options.schedule),
-        evaluate=lambda: subject.judge(compute, run.validation, config.eval_batches),
-        sample=ranks.once(compose.sampler(subject, run.method, options, compute)),
-        improved=lambda: ranks.save(run.kept, compute.module, config.out),
-        save=lambda progress: save_checkpoint(*state, progress, config.keep, ranks),
-        score=subject.score,
-        say=subject.say,
-        before_step=lambda step: run.method.before_step(compute.model, step),
-    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,15 @@ from minigpt.tuning import adapter, prefix, prompt
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "data" / "README.md"]
-MODULES = ("minigpt.memory", "minigpt.context", "minigpt.prompting", "minigpt.training.sweep", "minigpt.figures")
+MODULES = (
+    "minigpt.memory",
+    "minigpt.context",
+    "minigpt.prompting",
+    "minigpt.training.sweep",
+    "minigpt.figures",
+    "minigpt.privacy",
+    "minigpt.privacy.plant",
+)
 
 
 def name(page: Path) -> str:
@@ -96,7 +104,7 @@ def test_a_command_line_has_options_that_exist(page, line, monkeypatch, capsys):
     elif words[2] == "bench":
         known_bench(words[3:])
     elif words[2] in MODULES:
-        file = words[2] if words[2] == "minigpt.training.sweep" else f"{words[2]}.__main__"
+        file = words[2] if (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file() else f"{words[2]}.__main__"
         parses(importlib.import_module(file).main, words[2:], monkeypatch)
     else:
         assert words[2] in ("pytest", "minigpt.training.schedule", "http.server", "pip"), line

@@ -59,16 +59,8 @@ def prepare(
     if not 0 <= validation < 1:
         raise Error(f"validation is {validation}, expected a fraction from 0 to below 1, such as 0.1")
     given = _given(tokenizer)
-    request = {
-        "source": str(source),
-        "field": field,
-        "tokenizer": "trained" if given is None else _fingerprint(given),
-        "vocab_size": vocab_size if given is None else given.vocab_size,
-        "validation": validation,
-        "on_bad": on_bad,
-        "where": list(where),
-        "identifiers_check": identifiers_check,
-    }
+    request = {"source": str(source), "field": field, "where": list(where)} | _vocabulary(given, vocab_size)
+    request |= {"validation": validation, "on_bad": on_bad, "identifiers_check": identifiers_check}
     stamp = _stamp(documents.files)
     found = _what_is_there(out)
     if found and found.get("request") == request and found["sources"]["stamp"] == stamp:
@@ -85,6 +77,12 @@ def prepare(
         manifest["request"] = request
         write_atomic(folder / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
     return manifest
+
+
+def _vocabulary(given: Tokenizer | None, vocab_size: int) -> dict:
+    if given is None:
+        return {"tokenizer": "trained", "vocab_size": vocab_size}
+    return {"tokenizer": _fingerprint(given), "vocab_size": given.vocab_size}
 
 
 def _manifest(documents: Documents, plan: Plan, tokenizer: Tokenizer) -> dict:

@@ -11,12 +11,14 @@ import torch
 
 from minigpt.tokenizer import Tokenizer
 from minigpt.training import compose
-from minigpt.training.checkpoint import Progress, load_checkpoint
+from minigpt.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from minigpt.training.compute import Compute
 from minigpt.training.goal import TALKS, TASKS
 from minigpt.training.language import Language
+from minigpt.training.loop import Hooks
 from minigpt.training.optimizer import make_optimizer
 from minigpt.training.options import SIZES
+from minigpt.training.schedule import learning_rate
 from minigpt.training.talks import Talks
 from minigpt.training.tasks import Tasks
 from minigpt.training.weights import Kept, State
@@ -129,3 +131,19 @@ def total(report: Report, kept: Kept) -> Report:
     stored = sum(weight.nbytes for weight in kept.model.parameters()) if kept.whole else report.stored
     own = 0 if kept.task is None else sum(t.nbytes for t in (kept.task.words.weight, *kept.task.head.parameters()))
     return Report(learns, stored + own, report.base)
+
+
+def hooks_of(options, run: Pieces, ranks) -> Hooks:
+    """What the loop does beside learning."""
+    subject, compute, config = run.subject, run.compute, options.run
+    state = config.out, run.state, compute.module, run.optimizer
+    return Hooks(
+        learning_rate=lambda step: learning_rate(step, options.loop.steps, options.schedule),
+        evaluate=lambda: subject.judge(compute, run.validation, config.eval_batches),
+        sample=ranks.once(compose.sampler(subject, run.method, options, compute)),
+        improved=lambda: ranks.save(run.kept, compute.module, config.out),
+        save=lambda progress: save_checkpoint(*state, progress, config.keep, ranks),
+        score=subject.score,
+        say=subject.say,
+        before_step=lambda step: run.method.before_step(compute.model, step),
+    )
