@@ -26,12 +26,16 @@ def growth(trace: Trace, decode: Decode) -> list[list[Candidate]]:
     >>> trace = Trace([[Node(-1, 7, -0.1, -0.1, "running")], [Node(0, 9, -0.2, -0.3, "finished", -0.15)]])
     >>> [[candidate.text for candidate in step] for step in growth(trace, lambda ids: "".join(map(str, ids)))]
     [['7'], ['9']]
+    >>> part = [Node(-1, 0xC2, -0.1, -0.1, "running")], [Node(0, 0xB5, -0.2, -0.3, "finished", -0.15)]
+    >>> found = growth(Trace(list(part)), lambda ids: bytes(ids).decode(errors="replace"))
+    >>> [[candidate.text for candidate in step] for step in found]
+    [[''], ['µ']]
     """
     tree = Tree(trace, decode, most=1)
     return [
         [
             Candidate(
-                node.parent, node.token, tree.text((step - 1, node.parent), (step, place)),
+                node.parent, node.token, tree.added((step - 1, node.parent), (step, place)),
                 node.logprob, node.total, node.fate, node.score,
             )
             for place, node in enumerate(nodes)

@@ -36,7 +36,7 @@ export class BeamTree {
 
   node = ([step, place]) => this.steps[step][place];
   above = (spot) => [spot[0] - 1, this.node(spot).parent];
-  isEnd = (spot) => this.node(spot).fate === "finished" || (this.node(spot).score != null && this.node(spot).text === "");
+  isEnd = (spot) => this.node(spot).score != null && this.node(spot).text === "";
 
   /** The spots from the first step to this one. */
   path(spot) {

@@ -64,7 +64,7 @@ export class Beams {
     say(find("#beam-count"), "step", counts);
     this.tree.show(step);
     this.showTexts(step);
-    if (step === last) announce(`${word("best")}: ${this.search.best[0]?.text ?? ""}`);
+    if (step === last) announce(`${word("best")}: ${this.tree.best ? this.tree.text(this.tree.best) : ""}`);
   }
 
   /** The texts that are alive after this step, the best first; after the last, those that the search returns. */
@@ -90,10 +90,4 @@ export class Beams {
     };
     say(find("#beam-detail"), "beam-detail", values);
   }
-}
-
-/** A text that the search returns, as the server has it; of another one, its tokens in a row. */
-function textOf(search, tree, spot) {
-  const found = search.best.find((each) => String(each.spot) === String(spot));
-  return found ? found.text.replaceAll("\ufffd", "") : tree.text(spot);
 }
