@@ -168,7 +168,7 @@ def test_the_tree_of_a_search_grows_and_has_lost_branches(opened):
     shown = "document.querySelectorAll('.box:not(.later)').length"
     few = page.evaluate(shown)
     assert few > 0
-    wait_for(lambda: page.evaluate(shown) > few)  # not page.wait_for_function: the page's policy forbids eval
+    wait_for(lambda: page.evaluate(shown) > few, 40)  # not page.wait_for_function: the page's policy forbids eval
     page.fill("#beam-step", page.get_attribute("#beam-step", "max"))
     assert page.locator(".box.lost").count() > 0 and page.locator(".box.dropped").count() > 0
     body = {"prompt": "患者", "num_beams": 3, "max_tokens": 16, "length_penalty": 1}
