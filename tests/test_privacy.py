@@ -136,6 +136,11 @@ def test_the_prompt_is_not_counted_and_time_ends(runs):
     tokens, learned, _ = runs
     written = memorised.measure(learned, tokens, TRIAL, progress=False)
     assert all(each.tokens <= TRIAL.new_tokens for each in written)
+    seen = memorised.Seen(memorised.documents(tokens.train, tokens.eot), tokens.tokenizer())
+    apart = [seen.judge("", d[8:38]).tokens for d in memorised.documents(tokens.val, tokens.eot)]
+    assert sorted(each.tokens for each in written if each.row == "unseen notes") == sorted(apart)
+    long = memorised.Trial(samples=2, new_tokens=100, prompt_tokens=100, seconds=600)  # more than the context of 48
+    assert {each.row for each in memorised.measure(learned, tokens, long, progress=False)} >= {"nothing", "training"}
     hurried = memorised.measure(learned, tokens, memorised.Trial(samples=16, new_tokens=5, seconds=0), progress=False)
     assert 0 < sum(each.row != "unseen notes" for each in hurried) <= 16
 
@@ -163,6 +168,8 @@ def test_ranks_are_those_of_the_likelihoods(runs):
     assert (found.rank, found.size, found.exact) == (rank, 100, True)
     (found,) = canaries.measure(learned, tokenizer, [mine], most=40, progress=False)
     assert not found.exact and found.size in (40, 41) and 1 <= found.rank <= rank
+    two = canaries.measure(learned, tokenizer, [mine, Canary("pain {62}", 1)], progress=False)
+    assert [each.size for each in two] == [99, 99]  # a fellow is no chance filling
 
 
 def test_a_secret_read_often_is_more_exposed_than_one_read_once(tmp_path):
@@ -247,8 +254,9 @@ def test_show_prints_excerpts_and_nothing_else_does(runs, tmp_path, monkeypatch,
 def test_after_training(tmp_path, monkeypatch, capsys):
     """On one's own text there is a table; switched off, or of our own notes, there is none."""
     from minigpt.training import compose, memorising
+    from minigpt.training.compute import Compute
 
-    without_pictures(monkeypatch)
+    monkeypatch.setattr(Compute, "measure", lambda self, context: None)
     tables = []
     monkeypatch.setattr(compose, "report", lambda options, run, found, job, memorised: tables.append(memorised))
     monkeypatch.setattr(memorising.memorised, "warning", lambda records: "it repeats")

@@ -106,19 +106,18 @@ class Seen:
 
 def measure(model: GPT, tokens: Tokens, trial: Trial = Trial(), before: Sequence[int] = (), progress: bool = True):
     """[Written] of all rows. `before`: virtual tokens a tuned model begins with."""
-    tokenizer = tokens.tokenizer()
+    tokenizer, room = tokens.tokenizer(), model.config.context - len(before) - 1
+    start = max(0, min(trial.prompt_tokens, room // 2))  # of a short context, half is for writing
+    new = max(1, min(trial.new_tokens, room - start))
     train = documents(tokens.train, tokens.eot, trial.most_tokens, trial.seed)
     draw = random.Random(trial.seed)
-    room = model.config.context - len(before) - 1  # beside what a document begins with
-    head = min(trial.prompt_tokens, room // 2)
-    apart = [document for document in documents(tokens.val, tokens.eot) if len(document) > head]
-    known = [document for document in train if len(document) > head]
+    apart = [document for document in documents(tokens.val, tokens.eot) if len(document) > start]
+    known = [document for document in train if len(document) > start]
     known, apart = (draw.sample(some, min(len(some), trial.samples)) for some in (known, apart))
-    new = max(1, min(trial.new_tokens, room - head))
     seen = Seen(train, tokenizer)
-    found = [seen.judge("unseen notes", document[head:][:new]) for document in apart]
+    found = [seen.judge("unseen notes", document[start:][:new]) for document in apart]
     given = {"nothing": [[]] * trial.samples, "training": known, "validation": apart}
-    prompts = [(row, [*before, tokens.eot, *d[:head]]) for row, some in given.items() for d in some]
+    prompts = [(row, [*before, tokens.eot, *d[:start]]) for row, some in given.items() for d in some]
     draw.shuffle(prompts)  # whatever the time allows, each row has its share of it
     for row, ids in _written(model, prompts, new, tokens.eot, trial, progress):
         if ids:
