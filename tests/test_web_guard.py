@@ -1,11 +1,13 @@
 """Who is let in, what is bounded, and how the server speaks of itself."""
 
+import asyncio
 import http.client
 import json
 import re
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +136,24 @@ def test_the_queue_has_an_end(hasty):
     wait_for(lambda: ask(port, "POST", "/v1/completions", {"prompt": "a", "max_tokens": 1}).status == 200)
 
 
+def test_other_work_for_the_model_has_an_end_too():
+    studio, held = studio_of(make(), max_rows=1, queue=2), threading.Event()
+
+    async def crowd():
+        studio.worker.start()
+        jobs = [asyncio.create_task(studio.worker.run(held.wait, 10)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        jobs[1].cancel()
+        held.set()
+        found = await asyncio.gather(*jobs, return_exceptions=True)
+        await studio.worker.stop()
+        return found
+
+    first, left, third, *refused = asyncio.run(crowd())
+    assert first is third is True and isinstance(left, asyncio.CancelledError)
+    assert [each.status for each in refused] == [429, 429] and studio.worker.running == 0
+
+
 def _begin(port: int, fields: dict, reads: int = 1 << 16) -> socket.socket:
     """A stream whose first bytes have come; its client has a buffer for so many."""
     body, client = json.dumps(fields).encode(), socket.socket()
@@ -235,8 +255,10 @@ def test_names_of_models_and_directories_of_runs(tmp_path):
     assert opening.ids_of(Path("x/c"), [Path("x/y/c")]) == ["y/c"]
     (tmp_path / "one").mkdir()
     assert not opening.holds_runs(tmp_path)
-    (tmp_path / "one/metrics.jsonl").touch()
-    assert opening.holds_runs(tmp_path) and not opening.holds_runs(tmp_path / "one")
+    (tmp_path / "one/two").mkdir()
+    (tmp_path / "one/two/metrics.jsonl").touch()
+    assert opening.holds_runs(tmp_path) and opening.holds_runs(tmp_path / "one/two")
+    assert not opening.holds_runs(tmp_path / "none")
     (tmp_path / "config.json").touch()
     assert not opening.holds_runs(tmp_path)
 
@@ -246,6 +268,7 @@ def test_without_a_model_only_runs_are_served(tmp_path):
         assert ask(port, "GET", "/v1/models").json["data"] == []
         found = ask(port, "POST", "/v1/completions", {"prompt": "a"})
         assert found.status == 404 and "only runs" in found.json["error"]["message"]
+        assert ask(port, "GET", "/").headers["location"] == "/runs"
         assert ask(port, "GET", "/healthz").status == 200
 
 

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -56,6 +56,8 @@ def _own_routes(studio: Studio) -> list:
         return Response(generate_latest(studio.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def page(request: Request) -> Response:
+        if studio.model is None:
+            return RedirectResponse("/runs")
         if not (PAGE / "index.html").is_file():
             raise Refusal(404, "there is no page here: this server answers programs, at /v1")
         return FileResponse(PAGE / "index.html")

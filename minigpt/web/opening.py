@@ -31,10 +31,10 @@ def of_runs(directory: Path) -> Studio:
 
 
 def holds_runs(directory: Path) -> bool:
-    """Whether this is no model but a directory with runs in it."""
+    """Whether this is no model but a run without one yet, or a directory with runs in it."""
     if any((directory / name).exists() for name in ("config.json", CONFIG, TASK)) or not directory.is_dir():
         return False
-    return any(directory.glob("*/metrics.jsonl")) or any(directory.glob("*/*/metrics.jsonl"))
+    return any(next(directory.glob("*/" * depth + "metrics.jsonl"), None) for depth in range(6))
 
 
 def ids_of(base: Path, directories: list[Path]) -> list[str]:

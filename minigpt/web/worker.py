@@ -19,6 +19,7 @@ from typing import Any
 from minigpt.web.refusals import Refusal
 
 STOP = object()  # the last job
+BUSY = "the server has {} things to do, and room for {}: ask again in a while"
 
 
 class Worker:
@@ -29,7 +30,7 @@ class Worker:
 
     def __init__(self, engine=None, room: int = 80):
         self.engine, self.room = engine, room
-        self.asked = 0  # places taken of the room; only the event loop counts
+        self.asked, self.running = 0, 0  # texts and functions that wait or are at work; only the event loop counts
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._channels: dict[int, tuple[Channel, int]] = {}  # ticket -> who listens; only the thread touches it
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -47,15 +48,20 @@ class Worker:
 
     async def run(self, function: Callable, *args) -> Any:
         """function(*args) on the model's thread, between two steps; its result, or what it raised."""
+        if self.running >= self.room:
+            raise Refusal(429, BUSY.format(self.running, self.room), code="queue_full", headers={"Retry-After": "2"})
         future = self._loop.create_future()
-        self._jobs.put((self._answer, (future, function, args)))
-        return await future
+        self.running += 1
+        try:
+            self._jobs.put((self._answer, (future, function, args)))
+            return await future
+        finally:
+            self.running -= 1
 
     def take(self, places: int):
         """Places for so many texts; `Refusal` when there are none. Give them back with `leave`."""
         if self.asked + places > self.room:
-            message = f"the server has {self.asked} texts to write and room for {self.room}: ask again in a while"
-            raise Refusal(429, message, code="queue_full", headers={"Retry-After": "2"})
+            raise Refusal(429, BUSY.format(self.asked, self.room), code="queue_full", headers={"Retry-After": "2"})
         self.asked += places
 
     def leave(self, places: int):
@@ -135,6 +141,8 @@ class Worker:
         self._call(_fail, list(channels.values()), problem)
 
     def _answer(self, future: asyncio.Future, function: Callable, args: tuple):
+        if future.cancelled():  # the client has left
+            return
         try:
             result, problem = function(*args), None
         except Exception as found:
