@@ -20,6 +20,7 @@ import os
 import statistics
 import sys
 import time
+import traceback
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -54,9 +55,11 @@ def run(arguments: list[str], out: Path, threads: int = 1) -> dict:
             try:
                 status = train.main()
             except minigpt.Error as problem:
-                print(problem, flush=True)
+                print(problem)
+            except BaseException:
+                traceback.print_exc()
             finally:
-                sys.stdout.flush()
+                sys.stdout.flush(), sys.stderr.flush()
                 os._exit(status)
     _, status, used = os.wait4(child, 0)
     if status:

@@ -16,18 +16,19 @@ class Budget:
 
 BUDGETS = {
     "headers": Budget(350, 48),
-    "abstracts": Budget(550, 256),
-    "roles": Budget(350, 64),
-    "departments": Budget(350, 48),
-    "notes": Budget(350, 96),
+    "abstracts": Budget(440, 256),
+    "roles": Budget(250, 64),
+    "departments": Budget(250, 48),
+    "notes": Budget(250, 96),
 }
-# Peak learning rates; what --choose tries is these, a third of them and three times them.
+# Peak learning rates; what --choose tries is these, 0.3 and 3 times them.
 RATES = {
-    "full": 1e-3, "top": 1e-3, "gradual": 1e-3, "head": 1e-2, "adapter": 2e-3, "prompt": 0.3, "ptuning": 3e-3,
-    "prefix": 1e-3, "ptuning2": 3e-2, "lora": 4e-3, "qlora": 4e-3,
+    "full": 3e-4, "top": 1e-3, "gradual": 1e-3, "head": 3e-3, "adapter": 6e-3, "prompt": 0.9, "ptuning": 9e-4,
+    "prefix": 1e-3, "ptuning2": 0.09, "lora": 2e-3, "qlora": 2e-3,
 }  # fmt: skip
-OWN_RATES: dict[tuple[str, str], float] = {}  # (set, method) -> its rate where another is better there
-OPTIONS: dict[str, tuple[str, ...]] = {}  # of a method, beside its rate
+# (set, method) -> its rate where another is better there.
+OWN_RATES = {("abstracts", "full"): 5e-4, ("abstracts", "lora"): 1e-3, ("abstracts", "qlora"): 1e-3}
+OPTIONS = {"lora": ("--lora-targets=all-linear",)}  # of a method, beside its rate
 
 
 def rate(name: str, method: str) -> float:
@@ -38,4 +39,4 @@ def rate(name: str, method: str) -> float:
 def tried(name: str, method: str) -> tuple[float, ...]:
     """The rates that --choose tries."""
     middle = rate(name, method)
-    return (middle / 3, middle, middle * 3)
+    return (0.3 * middle, middle, 3 * middle)
