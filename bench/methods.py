@@ -28,7 +28,7 @@ from pathlib import Path
 import minigpt
 import train
 from bench import bayes, clinical, methods_report
-from bench.methods_plan import BUDGETS, OPTIONS, RATES, rate, tried
+from bench.methods_plan import BUDGETS, OPTIONS, RATES, TRIED, rate
 from minigpt.files import write_atomic
 from minigpt.metrics import Scores, confusion
 from minigpt.tokenizer import Tokenizer
@@ -151,11 +151,11 @@ def tune(name: str, method: str, seed: int, out: Path, kind: str = "runs", **oth
     return result
 
 
-def choose(sets: list[str], methods: list[str], seeds: list[int], options: list[str], out: Path):
+def choose(sets: list[str], methods: list[str], seeds: list[int], rates: list[float], options: list[str], out: Path):
     """Each method at the rates to try: accuracy and loss on a part of the training texts."""
     for name in sets:
         for method in methods:
-            for at in tried(name, method):
+            for at in rates or TRIED[method]:
                 found = [tune(name, method, seed, out, "choose", rate=at, options=options) for seed in seeds]
                 right, loss = (statistics.mean(each[key] for each in found) for key in ("accuracy", "task_loss"))
                 print(f"{name} {method} {at:g}: {100 * right:.1f} %, loss {loss:.3f}", *options, flush=True)
@@ -165,17 +165,22 @@ def names(text: str) -> list[str]:
     return text.split(",")
 
 
-def numbers(text: str) -> list[int]:
+def whole(text: str) -> list[int]:
     return [int(word) for word in names(text)]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(word) for word in names(text)]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=names, default=clinical.available(), help="abstracts,headers,... (default all)")
     parser.add_argument("--methods", type=names, default=list(RATES), help="lora,full,... (default all)")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="default 0,1,2")
+    parser.add_argument("--seeds", type=whole, default=[0, 1, 2], help="default 0,1,2")
     parser.add_argument("--choose", action="store_true", help="try learning rates instead")
-    parser.add_argument("--options", type=str.split, default=[], help="more options of train.py, with --choose")
+    parser.add_argument("--rates", type=numbers, help="with --choose: these (default: three a method)")
+    parser.add_argument("--options", type=str.split, default=[], help="with --choose: more options of train.py")
     parser.add_argument("--base-steps", type=int, default=BASE_STEPS, help=f"of the base (default {BASE_STEPS})")
     parser.add_argument("--report", action="store_true", help="tables and picture of what is there; runs nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
@@ -185,7 +190,7 @@ def main():
     splits = make_sets(clinical.available(), options.out)
     make_base(splits, options.out, options.base_steps)
     if options.choose:
-        return choose(options.sets, options.methods, options.seeds, options.options, options.out)
+        return choose(options.sets, options.methods, options.seeds, options.rates, options.options, options.out)
     for seed in [] if options.report else options.seeds:
         for name in options.sets:
             for method in options.methods:

@@ -15,7 +15,7 @@ RATES = {
 # The same where a task's head learns to answer: gentler, for what the head reads must last (docs/tasks.md).
 ANSWERING = RATES | {
     "full": 5e-4, "top": 1e-3, "gradual": 1e-3, "head": 3e-3, "adapter": 5e-3, "ptuning": 3e-3, "prefix": 1e-3,
-    "lora": 2e-3, "qlora": 2e-3,
+    "lora": 4e-3, "qlora": 2e-3,
 }  # fmt: skip
 NEW = 4e-3  # of a model that has learned nothing yet
 HEAD = 4e-3  # of a task's head beside virtual tokens
@@ -29,8 +29,8 @@ class MethodConfig:
     full, top, gradual and head change the model and keep a whole one; the others leave the model of --init as it is,
     bit for bit, and keep what stands beside it. Where --lr is not given it is 2e-3 (full), 5e-3 (top, gradual, prefix),
     1e-2 (head, adapter, ptuning, lora, qlora) or 0.1 (prompt, ptuning2); for a --task with a head of its own 5e-4
-    (full), 1e-3 (top, gradual, prefix), 2e-3 (lora, qlora), 3e-3 (head, ptuning), 5e-3 (adapter) or 0.1 (prompt,
-    ptuning2). That is good for a small model; take less for a large one.
+    (full), 1e-3 (top, gradual, prefix), 2e-3 (qlora), 3e-3 (head, ptuning), 4e-3 (lora), 5e-3 (adapter) or 0.1
+    (prompt, ptuning2). That is good for a small model; take less for a large one.
     """
 
     method: str = "full"  # full, top, gradual, head, adapter, prompt, ptuning, prefix, ptuning2, lora or qlora
