@@ -189,15 +189,15 @@ def commands(monkeypatch):
     return asked
 
 
-def test_a_run_is_its_plan_and_is_not_made_twice(commands, tmp_path):
+def test_a_run_is_its_plan_and_is_not_made_twice(commands, tmp_path, monkeypatch):
     found = methods.tune("headers", "lora", 2, tmp_path)
     (words,) = commands
     assert words["--validation"] == "0.1" and words["--data"] == str(tmp_path / "sets" / "headers.jsonl")
     assert (words["--lr"], words["--seed"], words["--lora-targets"]) == ("0.002", "2", "all-linear")
     assert words["--out"] == tmp_path / "runs" / "headers" / "lora-2"
     assert methods.tune("headers", "lora", 2, tmp_path) == found and len(commands) == 1
-    methods.tune("headers", "lora", 2, tmp_path, rate=1e-3)  # another run of that name: made anew
-    assert len(commands) == 2
+    monkeypatch.setitem(methods_plan.RATES, "lora", 6e-3)  # another plan: made anew
+    assert methods.tune("headers", "lora", 2, tmp_path)["task_loss"] == 6e-3 and len(commands) == 2
 
 
 def test_nothing_is_chosen_by_the_texts_that_judge(commands, tmp_path, capsys):
