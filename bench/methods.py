@@ -127,8 +127,8 @@ def tune(name: str, method: str, seed: int, out: Path, kind: str = "runs", **oth
     plan = {"rate": rate(name, method), "seed": seed, **asdict(BUDGETS[name]), "options": OPTIONS.get(method, ())}
     asked = plan | other
     asked["options"] = [*plan["options"], *other.get("options", ())]
-    words = "".join(f"-{other[key]:g}" for key in ("rate",) if key in other) + "".join(other.get("options", ()))
-    folder = out / kind / name / f"{method}{words}-{seed}"
+    at = f"-{other['rate']:g}" if "rate" in other else ""
+    folder = out / kind / name / f"{method}{at}{''.join(other.get('options', ()))}-{seed}"
     record, chosen = folder / "result.json", kind == "choose"
     if record.is_file() and (known := json.loads(record.read_text()))["asked"] == asked:
         return known
