@@ -3,11 +3,12 @@
     python -m bench methods                                  what is not yet in --out, then the tables and the picture
     python -m bench methods --sets headers --methods lora,full --seeds 0
     python -m bench methods --choose --sets headers          the learning rates, tried on a part of the training texts
+    python -m bench methods --choose --sets abstracts --methods full --options=--dropout=0.1    something else, so tried
 
 First a base is trained on unlabelled text, the training texts of all sets among it, no validation text (clinical.py);
 then `train.py --task classify` tunes it by each method. A run is its command: OUT/runs/SET/METHOD-SEED holds what it
 left and result.json. Quality is that of the last step on the validation tenth, which nothing was chosen by: rates come
-from --choose, whose validation is a tenth of the training texts, as does alpha of naive Bayes (bayes.py).
+from --choose, whose validation is a fifth of the training texts, as does alpha of naive Bayes (bayes.py).
 
 Times are the processor's, one thread; memory is the most that the process held, PyTorch's own included.
 """
@@ -16,54 +17,35 @@ import argparse
 import importlib
 import json
 import os
+import statistics
 import sys
 import time
+import traceback
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import minigpt
 import train
 from bench import bayes, clinical, methods_report
+from bench.methods_plan import BUDGETS, OPTIONS, RATES, TRIED, rate
 from minigpt.files import write_atomic
 from minigpt.metrics import Scores, confusion
 from minigpt.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
-INNER = 0.19  # of the hashes: the lowest tenth is validation, the next nine hundredths are a tenth of the rest
-SHAPE = ["--n-layers=4", "--n-heads=4", "--d-model=192", "--context=256"]
-BASE_STEPS = 2280  # once through the text
-# Peak learning rates, the same on every set; --choose tries others.
-RATES = {
-    "full": 1e-3, "top": 1e-3, "gradual": 1e-3, "head": 1e-2, "adapter": 2e-3, "prompt": 0.3, "ptuning": 3e-3,
-    "prefix": 1e-3, "ptuning2": 3e-2, "lora": 4e-3, "qlora": 4e-3,
-}  # fmt: skip
+INNER = 0.28  # of the hashes: the lowest tenth is validation, the next eighteen hundredths are a fifth of the rest
+SHAPE = ["--vocab-size=8192", "--n-layers=4", "--n-heads=4", "--d-model=192", "--context=512", "--batch-size=4"]
+BASE_STEPS = 9000  # four times through the text
 TIMED = "headers"  # the set whose steps are timed
 # What a run loads when it gets there, loaded before the first is forked: a sixth of its time.
 LIBRARIES = ("torch._dynamo", "matplotlib.figure", "minigpt.training.launch", "minigpt.training.building")
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What every method gets on a set: steps of 8 texts, cut to so many tokens."""
-
-    steps: int
-    context: int
-
-
-BUDGETS = {
-    "headers": Budget(350, 48),
-    "abstracts": Budget(420, 96),
-    "roles": Budget(350, 64),
-    "departments": Budget(350, 48),
-    "notes": Budget(350, 96),
-}
-
-
-def run(arguments: list[str], out: Path) -> dict:
+def run(arguments: list[str], out: Path, threads: int = 1) -> dict:
     """`python train.py arguments`, in a process that has its libraries from this one: processor seconds, peak MiB."""
-    words = [*arguments, f"--out={out}", "--threads=1", "--overwrite"]
+    words = [*arguments, f"--out={out}", f"--threads={threads}", "--overwrite"]
     out.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     if not (child := os.fork()):
@@ -73,9 +55,11 @@ def run(arguments: list[str], out: Path) -> dict:
             try:
                 status = train.main()
             except minigpt.Error as problem:
-                print(problem, flush=True)
+                print(problem)
+            except BaseException:
+                traceback.print_exc()
             finally:
-                sys.stdout.flush()
+                sys.stdout.flush(), sys.stderr.flush()
                 os._exit(status)
     _, status, used = os.wait4(child, 0)
     if status:
@@ -102,7 +86,7 @@ def make_base(splits: dict[str, clinical.Split], out: Path, steps: int) -> Path:
         lines = (json.dumps({"text": text}, ensure_ascii=False) for text in clinical.base_texts(splits))
         write_atomic(out / "base.jsonl", "".join(line + "\n" for line in lines))
         data = [f"--data={out / 'base.jsonl'}", "--field=text", "--validation=0.005", f"--steps={steps}"]
-        run([*data, *SHAPE, "--batch-size=8", "--eval-every=500", "--sample-every=0", "--save-every=0"], base)
+        run([*data, *SHAPE, "--eval-every=1500", "--sample-every=0", "--save-every=0"], base, threads=2)
     return base
 
 
@@ -135,52 +119,68 @@ def naive_bayes(train, inner_train, inner_validation, asked) -> list[str]:
     return bayes.NaiveBayes(*zip(*train, strict=True), alpha).answers([text for text, _ in asked])
 
 
-def tune(name: str, method: str, seed: int, rate: float, steps: int, out: Path, choose: bool = False) -> dict:
-    """One run, or what is left of it: accuracy, macro-F1, parameters, bytes, processor seconds, peak."""
-    kind = "choose" if choose else "runs" if steps == BUDGETS[name].steps else "start"
-    folder = out / kind / name / (f"{method}-{rate:g}" if choose else f"{method}-{seed}")
-    asked = {"rate": rate, "seed": seed} | asdict(BUDGETS[name]) | {"steps": steps}
-    record = folder / "result.json"
+def tune(name: str, method: str, seed: int, out: Path, kind: str = "runs", **other) -> dict:
+    """One run, or what is left of it: accuracy, macro-F1, parameters, bytes, processor seconds, peak.
+
+    `other` are rate, steps or options other than planned; of kind "choose" a part of the training texts judges.
+    """
+    plan = {"rate": rate(name, method), "seed": seed, **asdict(BUDGETS[name]), "options": OPTIONS.get(method, ())}
+    asked = plan | other
+    asked["options"] = [*plan["options"], *other.get("options", ())]
+    at = f"-{other['rate']:g}" if "rate" in other else ""
+    folder = out / kind / name / f"{method}{at}{''.join(other.get('options', ()))}-{seed}"
+    record, chosen = folder / "result.json", kind == "choose"
     if record.is_file() and (known := json.loads(record.read_text()))["asked"] == asked:
         return known
-    data = out / ("inner" if choose else "sets") / f"{name}.jsonl"
+    data = out / ("inner" if chosen else "sets") / f"{name}.jsonl"
     used = run(
         [
             f"--init={out / 'base'}", f"--method={method}", "--task=classify", f"--data={data}", "--field=text",
-            "--label=label", f"--validation={INNER if choose else clinical.VALIDATION}", f"--steps={steps}",
-            f"--context={BUDGETS[name].context}", "--batch-size=8", f"--lr={rate:g}", f"--seed={seed}",
-            "--lm-weight=0", "--eval-every=0", "--sample-every=0", "--save-every=0",
+            "--label=label", f"--validation={INNER if chosen else clinical.VALIDATION}", f"--steps={asked['steps']}",
+            f"--context={asked['context']}", "--batch-size=8", f"--lr={asked['rate']:g}", f"--seed={seed}",
+            "--lm-weight=0", "--eval-every=0", "--sample-every=0", "--save-every=0", *asked["options"],
         ],
         folder,
     )  # fmt: skip
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     found = {kind: next(r for r in records[::-1] if r["kind"] == kind) for kind in ("method", "final")}
     result = {"asked": asked, **used}
-    result |= {key: found["final"][key] for key in ("accuracy", "macro_f1", "loss")}
+    result |= {key: found["final"][key] for key in ("accuracy", "macro_f1", "task_loss")}
     result |= {key: found["method"][key] for key in ("trains", "stored")}
     write_atomic(record, json.dumps(result) + "\n")
     return result
 
 
-def choose(sets: list[str], methods: list[str], out: Path):
-    """Each method at a third, at once and at three times its rate: accuracy on a tenth of the training texts."""
+def choose(sets: list[str], methods: list[str], seeds: list[int], rates: list[float], options: list[str], out: Path):
+    """Each method at the rates to try: accuracy and loss on a part of the training texts."""
     for name in sets:
         for method in methods:
-            for rate in (RATES[method] / 3, RATES[method], RATES[method] * 3):
-                found = tune(name, method, 0, rate, BUDGETS[name].steps, out, choose=True)
-                print(f"{name} {method} {rate:g}: {found['accuracy']:.4f}, loss {found['loss']:.3f}", flush=True)
+            for at in rates or TRIED[method]:
+                found = [tune(name, method, seed, out, "choose", rate=at, options=options) for seed in seeds]
+                right, loss = (statistics.mean(each[key] for each in found) for key in ("accuracy", "task_loss"))
+                print(f"{name} {method} {at:g}: {100 * right:.1f} %, loss {loss:.3f}", *options, flush=True)
 
 
 def names(text: str) -> list[str]:
     return text.split(",")
 
 
+def whole(text: str) -> list[int]:
+    return [int(word) for word in names(text)]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(word) for word in names(text)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=names, default=clinical.available(), help="abstracts,headers,... (default all)")
     parser.add_argument("--methods", type=names, default=list(RATES), help="lora,full,... (default all)")
-    parser.add_argument("--seeds", type=names, default=["0", "1", "2"], help="default 0,1,2")
+    parser.add_argument("--seeds", type=whole, default=[0, 1, 2], help="default 0,1,2")
     parser.add_argument("--choose", action="store_true", help="try learning rates instead")
+    parser.add_argument("--rates", type=numbers, help="with --choose: these (default: three a method)")
+    parser.add_argument("--options", type=str.split, default=[], help="with --choose: more options of train.py")
     parser.add_argument("--base-steps", type=int, default=BASE_STEPS, help=f"of the base (default {BASE_STEPS})")
     parser.add_argument("--report", action="store_true", help="tables and picture of what is there; runs nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
@@ -190,13 +190,13 @@ def main():
     splits = make_sets(clinical.available(), options.out)
     make_base(splits, options.out, options.base_steps)
     if options.choose:
-        return choose(options.sets, options.methods, options.out)
-    for seed in [] if options.report else map(int, options.seeds):
+        return choose(options.sets, options.methods, options.seeds, options.rates, options.options, options.out)
+    for seed in [] if options.report else options.seeds:
         for name in options.sets:
             for method in options.methods:
-                found = tune(name, method, seed, RATES[method], BUDGETS[name].steps, options.out)
+                found = tune(name, method, seed, options.out)
                 print(f"{time.strftime('%H:%M')} {name} {method} {seed}: {found['accuracy']:.4f}", flush=True)
     for method in options.methods if TIMED in options.sets and not options.report else []:
-        tune(TIMED, method, 0, RATES[method], 1, options.out)  # what a run takes beside its steps
+        tune(TIMED, method, 0, options.out, "start", steps=1)  # what a run takes beside its steps
     given = {name: baselines(name, splits[name], options.out) for name in options.sets}
     methods_report.write(options.out, given, options.methods)

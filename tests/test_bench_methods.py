@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from bench import bayes, clinical, counts, methods_report
+from bench import bayes, clinical, counts, methods, methods_plan, methods_report
+from minigpt.tuning import options
 
 TEXTS = ["chest pain and more pain", "rash on the skin", "itchy skin, 皮疹瘙痒", "pain in the chest at rest"]
 LABELS = ["heart", "skin", "skin", "heart"]
@@ -161,3 +162,49 @@ def test_tables_are_means_and_deviations_of_the_runs(tmp_path):
     assert "full" not in methods_report.quality(cells, baselines, ["full", "lora"])
     costs = methods_report.costs("headers", cells, ["lora"], tmp_path)
     assert costs.endswith("| lora | 29,012 | 116,048 | 502 | 17 | 1000 |")  # (12 - 2) / 10 steps
+
+
+def test_the_plan_has_every_method_and_set_and_rates_that_were_tried():
+    assert methods_plan.RATES.keys() == methods_plan.TRIED.keys() == options.RATES.keys()
+    assert all(rate in methods_plan.TRIED[method] for method, rate in methods_plan.RATES.items())
+    assert methods_plan.BUDGETS.keys() == clinical.SETS.keys()
+    assert all(name in clinical.SETS and method in methods_plan.RATES for name, method in methods_plan.OWN_RATES)
+    assert [methods_plan.rate(name, "full") for name in ("abstracts", "roles")] == [5e-4, 3e-4]
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """What train.py is asked for: words of a command by name; its log is made up."""
+    asked = []
+
+    def run(words, out):
+        asked.append({word.partition("=")[0]: word.partition("=")[2] for word in words} | {"--out": out})
+        out.mkdir(parents=True, exist_ok=True)
+        final = {"kind": "final", "accuracy": 0.75, "macro_f1": 0.5, "task_loss": float(asked[-1]["--lr"])}
+        lines = [{"kind": "method", "trains": 7, "stored": 28}, final]
+        (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return {"seconds": 1.0, "mib": 2.0}
+
+    monkeypatch.setattr(methods, "run", run)
+    return asked
+
+
+def test_a_run_is_its_plan_and_is_not_made_twice(commands, tmp_path, monkeypatch):
+    found = methods.tune("headers", "lora", 2, tmp_path)
+    (words,) = commands
+    assert words["--validation"] == "0.1" and words["--data"] == str(tmp_path / "sets" / "headers.jsonl")
+    assert (words["--lr"], words["--seed"], words["--lora-targets"]) == ("0.002", "2", "all-linear")
+    assert words["--out"] == tmp_path / "runs" / "headers" / "lora-2"
+    assert methods.tune("headers", "lora", 2, tmp_path) == found and len(commands) == 1
+    monkeypatch.setitem(methods_plan.RATES, "lora", 6e-3)  # another plan: made anew
+    assert methods.tune("headers", "lora", 2, tmp_path)["task_loss"] == 6e-3 and len(commands) == 2
+
+
+def test_nothing_is_chosen_by_the_texts_that_judge(commands, tmp_path, capsys):
+    methods.choose(["abstracts"], ["full"], [0, 1], [1e-3, 3e-3], ["--dropout=0.1"], tmp_path)
+    assert {words["--data"] for words in commands} == {str(tmp_path / "inner" / "abstracts.jsonl")}
+    assert [(words["--lr"], words["--seed"]) for words in commands] == [
+        (r, s) for r in ("0.001", "0.003") for s in "01"
+    ]
+    assert len({words["--out"] for words in commands}) == 4 and commands[0]["--dropout"] == "0.1"
+    assert capsys.readouterr().out.splitlines()[1] == "abstracts full 0.003: 75.0 %, loss 0.003 --dropout=0.1"

@@ -19,6 +19,7 @@ from minigpt.training.optimizer import make_groups
 from minigpt.training.options import OptimizerConfig
 from minigpt.tuning import adapter, methods, prefix, prompt, ptuning
 from minigpt.tuning.options import (
+    ANSWERING,
     BESIDE,
     RATES,
     VIRTUAL,
@@ -250,10 +251,19 @@ def test_a_prompt_begins_as_a_text(notes, bases, tmp_path, monkeypatch):
 
 
 def test_help_names_the_rate_of_every_method():
-    found = re.findall(r"([\d.e-]+) \(([a-z0-9, ]+)\)", " ".join(MethodConfig.__doc__.split()))
-    assert {name: float(rate) for rate, names in found for name in names.split(", ")} == RATES
+    language, answering = " ".join(MethodConfig.__doc__.split()).split("a head of its own")
+    for said, rates in ((language, RATES), (answering, ANSWERING)):
+        found = re.findall(r"([\d.e-]+) \(([a-z0-9, ]+)\)", said)
+        assert {name: float(rate) for rate, names in found for name in names.split(", ")} == rates
     assert [MethodConfig(method="prompt").head_rate(0.1), MethodConfig(method="lora").head_rate(0.1)] == [4e-3, 0.1]
-    assert MethodConfig().rate(new=True) == 4e-3 and MethodConfig().rate(new=False) == 2e-3
+    prefix = MethodConfig(method="prefix")
+    assert [prefix.rate(new=True, answers=True), prefix.rate(new=False), prefix.rate(False, True)] == [4e-3, 5e-3, 1e-3]
+
+
+@pytest.mark.parametrize(("words", "rate"), [(CLASSIFY, 1e-3), ([], 5e-3), ([*CLASSIFY, "--lr", 0.02], 0.02)])
+def test_a_task_with_a_head_learns_at_its_own_rate(words, rate, notes, bases, tmp_path):
+    tune(notes, bases["llama"], tmp_path / "run", "prefix", *words, "--steps", 1, "--warmup", 0)
+    assert records(tmp_path / "run", "train")[0]["lr"] == pytest.approx(rate)
 
 
 WRONG = [

@@ -52,17 +52,17 @@ def build(options, ranks, others: dict[str, Callable]) -> tuple[object, Pieces]:
     if options.run.threads:
         torch.set_num_threads(options.run.threads)
     shape = compose.find_init(options.shape)
+    new, task = shape.init is None, options.goal.task
     options = options._replace(
         shape=shape,
-        optimizing=options.optimizing.decided(new=shape.init is None),
-        schedule=options.schedule.decided(options.method.rate(new=shape.init is None)),
+        optimizing=options.optimizing.decided(new),
+        schedule=options.schedule.decided(options.method.rate(new, answers=task in TASKS)),
     )
     ranks.check(options.batching.batch_size, options.loop.accumulate)
     method, model = make_method(options, others), None
     if shape.init is not None:
         model = compose.open_model(shape, options.run.device)
         report = attach(method, model, options.loop.seed)
-    task = options.goal.task
     subject = ranks.first(partial((Tasks if task in TASKS else Talks if task in TALKS else Language).open, options))
     if model is None:
         options = options._replace(shape=sized(options, subject.vocab_size, ranks))

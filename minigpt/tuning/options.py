@@ -12,6 +12,11 @@ RATES = {
     "full": 2e-3, "top": 5e-3, "gradual": 5e-3, "head": 1e-2, "adapter": 1e-2, "prompt": 0.1, "ptuning": 1e-2,
     "prefix": 5e-3, "ptuning2": 0.1, "lora": 1e-2, "qlora": 1e-2,
 }  # fmt: skip
+# The same where a task's head learns to answer: gentler, for what the head reads must last (docs/tasks.md).
+ANSWERING = RATES | {
+    "full": 5e-4, "top": 1e-3, "gradual": 1e-3, "head": 3e-3, "adapter": 5e-3, "ptuning": 3e-3, "prefix": 1e-3,
+    "lora": 4e-3, "qlora": 2e-3,
+}  # fmt: skip
 NEW = 4e-3  # of a model that has learned nothing yet
 HEAD = 4e-3  # of a task's head beside virtual tokens
 LENGTHS = {"prompt": 20, "ptuning": 9, "prefix": 10, "ptuning2": 8}
@@ -23,7 +28,9 @@ class MethodConfig:
 
     full, top, gradual and head change the model and keep a whole one; the others leave the model of --init as it is,
     bit for bit, and keep what stands beside it. Where --lr is not given it is 2e-3 (full), 5e-3 (top, gradual, prefix),
-    1e-2 (head, adapter, ptuning, lora, qlora) or 0.1 (prompt, ptuning2): good for a small model; less for a large one.
+    1e-2 (head, adapter, ptuning, lora, qlora) or 0.1 (prompt, ptuning2); for a --task with a head of its own 5e-4
+    (full), 1e-3 (top, gradual, prefix), 2e-3 (qlora), 3e-3 (head, ptuning), 4e-3 (lora), 5e-3 (adapter) or 0.1
+    (prompt, ptuning2). That is good for a small model; take less for a large one.
     """
 
     method: str = "full"  # full, top, gradual, head, adapter, prompt, ptuning, prefix, ptuning2, lora or qlora
@@ -32,9 +39,9 @@ class MethodConfig:
         if self.method not in RATES:
             raise Error(f"--method is {self.method!r}: {nearest(self.method, RATES)}")
 
-    def rate(self, new: bool) -> float:
-        """The learning rate where none is given."""
-        return NEW if new else RATES[self.method]
+    def rate(self, new: bool, answers: bool = False) -> float:
+        """The learning rate where none is given; `answers`: a task's head learns."""
+        return NEW if new else (ANSWERING if answers else RATES)[self.method]
 
     def head_rate(self, lr: float) -> float:
         """The learning rate of a task's head where none is given: that of virtual tokens would be far too high."""
