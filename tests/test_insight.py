@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 import lora
 from minigpt import GPT, Error
+from minigpt.cache import Cache
 from minigpt.generation import beam_search
 from minigpt.insight.attention import attention_weights
 from minigpt.insight.chances import log_chances, next_tokens
@@ -90,6 +91,16 @@ def test_with_sinks_the_first_tokens_and_the_window_are_looked_at():
     seen = (j <= i) & ((j < 2) | (i - j < 4))
     assert weights[..., seen].min() > 0 and weights[..., ~seen].max() == 0
     assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:-1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt3"])
+def test_what_a_cache_holds_is_looked_at_too(kind):
+    gpt, x = model(kind, std=0.3), tokens(1, 14)
+    cache = Cache(gpt.config, 1, 14)
+    with torch.no_grad():
+        gpt.hidden(x[:, :11], cache=cache)
+    later = attention_weights(gpt, x[:, 11:], cache=cache)
+    assert torch.allclose(later, attention_weights(gpt, x)[..., 11:, :], atol=1e-5)
 
 
 def test_16_bits_add_up_to_1_too():

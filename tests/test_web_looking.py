@@ -3,7 +3,6 @@
 import http.client
 import json
 import math
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -187,7 +186,7 @@ def test_a_long_text_is_not_shown():
 
 def test_a_model_that_computes_nan_is_called_so():
     gpt = make()
-    gpt.blocks[0].attn.q_proj.weight.data.fill_(math.nan)
+    gpt.position_embedding.weight.data.fill_(math.nan)
     lora.attach(gpt, lora.Config(r=2), "a")
     with served(studio_of(gpt, {"runs/a": "a"})) as port:
         for name, fields in {
@@ -238,15 +237,22 @@ def slow_dial(monkeypatch) -> list[float]:
     return read
 
 
-def test_a_dial_is_read_between_the_steps_of_others(port, monkeypatch):
-    read = slow_dial(monkeypatch)
-    thread = threading.Thread(target=post, args=(port, "dial"), kwargs={"prompt": "ab", "adapter": "letters"})
-    thread.start()
-    wait_for(lambda: len(read) >= 2)
-    complete(port, prompt="a", max_tokens=3)
-    assert len(read) < len(looking.SCALES)
-    thread.join()
-    assert read == list(looking.SCALES)
+def test_dials_are_read_one_reading_at_a_time_between_the_steps_of_others(gpt, names, monkeypatch):
+    read, real, waiting, studio = slow_dial(monkeypatch), looking._at, [], studio_of(gpt, names)
+
+    def watched(*args):
+        waiting.append(studio.worker._jobs.qsize())
+        return real(*args)
+
+    monkeypatch.setattr(looking, "_at", watched)
+    with served(studio) as port, ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(post, port, "dial", prompt="ab", adapter="letters", scales=[0, 1, 2]) for _ in range(3)]
+        wait_for(lambda: len(read) >= 2)
+        assert max(waiting) == 0  # the others' readings do not stand before a step of the engine
+        complete(port, prompt="a", max_tokens=3)
+        assert len(read) < 9
+        assert [each.result()["scales"] for each in asked] == [[0, 1, 2]] * 3
+    assert sorted(read) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_one_question_too_many_and_one_that_nobody_waits_for(port, monkeypatch):
