@@ -1,12 +1,19 @@
 """/api over a real socket: what the page is told is what the functions say, and nonsense is refused in a sentence."""
 
+import http.client
+import json
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
-from web import BYTES, E, alone, ask, by_heart, make, served, studio_of, tune
+from web import BYTES, SENTENCE, E, alone, ask, by_heart, complete, make, served, studio_of, text_of, tune, wait_for
 
 import lora
 from minigpt.insight.attention import attention_weights
 from minigpt.tuning import mixed
+from minigpt.web import glances, looking
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +43,32 @@ def test_about_counts_the_base_and_what_is_beside_it(port, gpt):
     bare = sum(p.numel() for p in make().parameters())
     assert found["model"]["id"] == "notes" and found["model"]["parameters"] == bare
     told = {each["id"]: each for each in found["adapters"]}
-    assert (told["letters"]["method"], told["letters"]["rank"], told["letters"]["alpha"]) == ("lora", 2, 4)
+    assert (told["letters"]["method"], told["letters"]["rank"], told["letters"]["alpha"]) == ("LORA", 2, 4)
+    methods = {name: each["method"] for name, each in told.items() if name != "letters"}
+    assert methods == {"dora": "LORA", "houlsby": "adapter", "prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING"}
     assert told["prompt"]["parameters"] == 3 * 32 and told["prefix"]["rank"] is None
     wanted = sum(p.numel() for module in lora.inventory.modules_of(gpt, "a1") for p in module.parameters())
     assert told["letters"]["parameters"] == wanted
+
+
+@pytest.mark.parametrize("options", [{"bias": "all"}, {"modules_to_save": ["final_norm"]}, {}])
+def test_what_is_shared_or_in_four_bits_is_counted_once(options):
+    gpt = make()
+    bare = sum(p.numel() for p in gpt.parameters())
+    if not options:
+        lora.quantize(gpt)
+    lora.attach(gpt, lora.Config(r=2, **options), "a")
+    with served(studio_of(gpt, {"runs/a": "a"})) as port:
+        found = ask(port, "GET", "/api/about").json
+    assert found["model"]["parameters"] == bare
+    assert found["adapters"][0]["parameters"] == sum(p.numel() for p in lora.parameters(gpt, "a"))
 
 
 def test_tokens_have_the_text_that_became_certain(port):
     found = post(port, "tokens", text="a痛!")["tokens"]
     assert [each["text"] for each in found] == ["a", "", "", "痛", "!"]
     assert [each["id"] for each in found] == BYTES.encode("a痛!")
+    assert post(port, "tokens", text="") == {"tokens": []}
 
 
 @pytest.mark.parametrize("model", ["notes", "letters", "dora", "houlsby", "prompt", "prefix"])
@@ -60,18 +83,41 @@ def test_next_is_the_model_with_its_adapter(port, gpt, names, model):
     assert alone(gpt, name, [E, *BYTES.encode("咳 a")], max_new_tokens=1, temperature=0) == [found[0]["id"]]
 
 
-def test_beams_grow_from_the_prompt_to_the_best_text():
+@pytest.fixture(scope="module")
+def heart():
     with served(studio_of(by_heart())) as port:
-        found = post(port, "beams", prompt="", num_beams=3, max_tokens=40)
-    assert found["best"][0]["text"] == "患者咳嗽三天😀。"
-    step, place = found["best"][0]["spot"]
-    words = []
+        yield port
+
+
+def branch(found: dict, spot: list[int]) -> list[dict]:
+    """The candidates from the prompt to this one."""
+    nodes, (step, place) = [], spot
     while step >= 0:
-        node = found["steps"][step][place]
-        words.append(node["text"])
-        step, place = step - 1, node["parent"]
-    assert "�" not in "".join(words)
+        nodes.append(found["steps"][step][place])
+        step, place = step - 1, nodes[-1]["parent"]
+    return nodes[::-1]
+
+
+def test_beams_grow_from_the_prompt_to_the_best_text(heart):
+    found = post(heart, "beams", prompt="", num_beams=3, max_tokens=40)
+    nodes = branch(found, found["best"][0]["spot"])
+    assert found["best"][0]["text"] == "".join(node["text"] for node in nodes) == SENTENCE
+    assert [node["id"] for node in nodes] == [*BYTES.encode(SENTENCE), E]
+    assert nodes[0]["text"] == nodes[1]["text"] == "" and nodes[2]["text"] == "患"
     assert {node["fate"] for nodes in found["steps"] for node in nodes} == {"running", "finished", "dropped"}
+    assert found["prompt"] == [{"id": E, "text": ""}]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4, 20])
+def test_beams_go_on_from_half_a_character_and_end_before_one(heart, cut):
+    ids = BYTES.encode(SENTENCE)
+    found = post(heart, "beams", prompt=[E, *ids[:cut]], num_beams=2, max_tokens=40)
+    rest = SENTENCE.removeprefix(bytes(BYTES.decode_bytes(ids[:cut])).decode(errors="ignore"))
+    assert found["best"][0]["text"] == rest
+    ended = post(heart, "beams", prompt="", num_beams=2, max_tokens=cut)
+    nodes = branch(ended, ended["best"][0]["spot"])
+    wanted = bytes(BYTES.decode_bytes(ids[:cut])).decode(errors="ignore")
+    assert ended["best"][0]["text"] == "".join(node["text"] for node in nodes) == wanted
 
 
 def test_attention_is_that_of_the_function_and_a_prefix_stands_in_front(port, gpt, names):
@@ -115,7 +161,9 @@ REFUSED = [
     ("beams", {"prompt": "a", "num_beams": 13}, 400, "from 1 to 12"),
     ("beams", {"prompt": "a" * 200}, 400, "shorten it"),
     ("attention", {"text": "a", "layer": 2}, 400, "from 0 to 1"),
-    ("attention", {"text": [1, "a"]}, 400, "token ids"),
+    ("attention", {"text": [1, "a"]}, 400, "text is a list: expected a text, or a list of token ids"),
+    ("attention", {"text": []}, 400, "text is empty"),
+    ("tokens", {"text": "a", "model": "leters"}, 404, "did you mean 'letters'"),
     ("dial", {"prompt": "a"}, 400, "adapter is missing"),
     ("dial", {"prompt": "a", "adapter": "prompt"}, 400, "is no LoRA adapter"),
     ("dial", {"prompt": "a", "adapter": "letters", "scales": [-1]}, 400, "numbers from 0 to 4"),
@@ -134,3 +182,88 @@ def test_a_long_text_is_not_shown():
         found = ask(port, "POST", "/api/attention", {"text": "a" * 128})
         assert found.status == 400 and "at most 128" in found.json["error"]["message"]
         assert ask(port, "POST", "/api/attention", {"text": "a" * 127}).status == 200
+
+
+def test_a_model_that_computes_nan_is_called_so():
+    gpt = make()
+    gpt.position_embedding.weight.data.fill_(math.nan)
+    lora.attach(gpt, lora.Config(r=2), "a")
+    with served(studio_of(gpt, {"runs/a": "a"})) as port:
+        for name, fields in {
+            "next": {"prompt": "a"}, "beams": {"prompt": "a"}, "attention": {"text": "a"},
+            "dial": {"prompt": "a", "adapter": "a"},
+        }.items():  # fmt: skip
+            found = ask(port, "POST", f"/api/{name}", fields)
+            assert found.status == 400 and "NaN" in found.json["error"]["message"], name
+
+
+def test_what_has_no_end_is_cut_somewhere(monkeypatch):
+    monkeypatch.setattr(looking, "LONGEST", 20)
+    gpt = make("llama", window=4, banded_layers=(0, 1), sinks=2, context=6)
+    with served(studio_of(gpt)) as port:
+        for name, field in {"next": "prompt", "beams": "prompt", "attention": "text", "tokens": "text"}.items():
+            found = ask(port, "POST", f"/api/{name}", {field: "a" * 21})
+            assert found.status == 400 and f"{field} has 2" in found.json["error"]["message"]
+            assert ask(port, "POST", f"/api/{name}", {field: "a" * 19}).status == 200
+
+
+def test_texts_are_what_they_were_while_others_look(port, gpt, names):
+    questions = [
+        ("dial", {"prompt": "ab", "adapter": "letters"}), ("beams", {"prompt": "c", "model": "prefix"}),
+        ("attention", {"text": "abc", "model": "dora"}), ("next", {"prompt": "x", "model": "prompt"}),
+    ]  # fmt: skip
+    models = ["notes", "letters", "houlsby", "prefix"]
+    with ThreadPoolExecutor(12) as pool:
+        texts = [pool.submit(complete, port, model=m, prompt="ab", max_tokens=40, seed=i) for i, m in enumerate(models)]
+        asked = [pool.submit(post, port, name, **fields) for name, fields in questions * 3]
+        found = [each.result() for each in asked]
+        written = [each.result()["choices"][0]["text"] for each in texts]
+    for seed, (model, text) in enumerate(zip(models, written, strict=True)):
+        ids = alone(gpt, names.get(f"runs/{model}"), [E, *BYTES.encode("ab")], max_new_tokens=40, seed=seed)
+        assert text == text_of(ids)
+    assert found == [post(port, name, **fields) for name, fields in questions] * 3
+
+
+def slow_dial(monkeypatch) -> list[float]:
+    """From now on a reading takes a while; the scales that were read."""
+    read, real = [], looking._at
+
+    def slowly(model, ids, studio, adapter, scale):
+        read.append(scale)
+        time.sleep(0.05)
+        return real(model, ids, studio, adapter, scale)
+
+    monkeypatch.setattr(looking, "_at", slowly)
+    return read
+
+
+def test_dials_are_read_one_reading_at_a_time_between_the_steps_of_others(gpt, names, monkeypatch):
+    read, real, waiting, studio = slow_dial(monkeypatch), looking._at, [], studio_of(gpt, names)
+
+    def watched(*args):
+        waiting.append(studio.worker._jobs.qsize())
+        return real(*args)
+
+    monkeypatch.setattr(looking, "_at", watched)
+    with served(studio) as port, ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(post, port, "dial", prompt="ab", adapter="letters", scales=[0, 1, 2]) for _ in range(3)]
+        wait_for(lambda: len(read) >= 2)
+        assert max(waiting) == 0  # the others' readings do not stand before a step of the engine
+        complete(port, prompt="a", max_tokens=3)
+        assert len(read) < 9
+        assert [each.result()["scales"] for each in asked] == [[0, 1, 2]] * 3
+    assert sorted(read) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_one_question_too_many_and_one_that_nobody_waits_for(port, monkeypatch):
+    monkeypatch.setattr(glances, "MOST", 1)
+    read, fields = slow_dial(monkeypatch), {"prompt": "ab", "adapter": "letters"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", "/api/dial", json.dumps(fields), {"Content-Type": "application/json"})
+    wait_for(lambda: len(read) >= 2)
+    found = ask(port, "POST", "/api/next", {"prompt": "a"})
+    assert found.status == 429 and found.headers["Retry-After"] == "2" and "ask again" in found.json["error"]["message"]
+    connection.sock.close()
+    connection.close()
+    wait_for(lambda: ask(port, "POST", "/api/next", {"prompt": "a"}).status == 200)
+    assert len(read) < len(looking.SCALES)

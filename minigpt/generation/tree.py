@@ -123,10 +123,6 @@ class Tree:
         text = self._whole(last) if self.below[last] else self.decode(self.trace.branch(*last))
         return visible(text[len(self._whole(above)) :]) or HALF
 
-    def added(self, above: Spot, last: Spot) -> str:
-        """The whole characters of `text`, as they are; "" for a part of one."""
-        return self._whole(last)[len(self._whole(above)) :]
-
     def _whole(self, spot: Spot) -> str:
         return self.decode(self.trace.branch(*spot)).rstrip("\ufffd") if spot != ROOT else ""
 

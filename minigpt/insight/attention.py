@@ -44,7 +44,7 @@ class _Watcher:
         self.seen = seen
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask=None, dropout: float = 0.0) -> Tensor:
-        self.seen.append(attention.weights(q, k, mask))
+        self.seen.append(attention.weights(q.float(), k.float(), mask))  # 16 bits would not add up to 1
         return attention.plain(q, k, v, mask)
 
 

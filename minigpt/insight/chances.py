@@ -22,10 +22,20 @@ def log_chances(model: GPT, ids: list[int]) -> Tensor:
         raise Error(f"the text has {len(ids)} tokens: give from 1 to {context}, which the model reads")
     with evaluating(model):
         hidden = model.hidden(torch.tensor([ids], device=next(model.parameters()).device))
-        return model.head(hidden[:, -1]).float().log_softmax(-1)[0].cpu()
+        logits = model.head(hidden[:, -1])[0].float().cpu()
+    if not logits.amax().isfinite():
+        raise Error("the model's logits are NaN or infinite: its weights are damaged, or its training diverged")
+    return logits.log_softmax(-1)
 
 
 def next_tokens(model: GPT, ids: list[int], top: int = 10) -> list[tuple[int, float]]:
-    """The likeliest tokens after a text and their probabilities, the likeliest first."""
+    """The likeliest tokens after a text and their probabilities, the likeliest first.
+
+    >>> from minigpt import GPTConfig
+    >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
+    >>> (first, p), (second, q) = next_tokens(model, [1, 2], top=2)
+    >>> 1 > p >= q > 0
+    True
+    """
     values, tokens = log_chances(model, ids).exp().topk(min(top, model.config.vocab_size))
     return list(zip(tokens.tolist(), values.tolist(), strict=True))

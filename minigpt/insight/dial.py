@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from minigpt.errors import Error
 from minigpt.insight.chances import log_chances
 from minigpt.model import GPT
 
@@ -31,19 +32,45 @@ class Dial:
 
 
 def dial(model: GPT, lora: ModuleType, name: str, ids: list[int], scales: Sequence[float], top: int = 10) -> Dial:
-    """Read `ids` once for each scale of the adapter `name`, which is at work. `lora` is that library.
+    """Read `ids` once for each scale of the adapter `name`, which is at work, and once without any.
 
-    At s = 0 a plain adapter is the base, to the bit; DoRA's lengths of the rows are left, which no scale is in.
+    `lora` is that library. At s = 0 a plain adapter is the base, to the bit; DoRA's lengths of the rows, learned biases
+    and modules are left, which no scale is in.
+
+    >>> import lora
+    >>> from minigpt import GPTConfig
+    >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
+    >>> report = lora.attach(model, lora.Config(r=2))
+    >>> dial(model, lora, "default", [1, 2], (0, 1, 2)).kl.tolist()  # zeros: B has not learned yet
+    [0.0, 0.0, 0.0]
     """
-    rows = []
-    for scale in scales:
-        with lora.scaled(model, name, scale):
-            rows.append(log_chances(model, ids))
+    rows = [chances_at(model, lora, name, ids, scale) for scale in scales]
     with lora.disabled(model):
         base = log_chances(model, ids)
-    logs = torch.stack(rows)
+    return compare(base, scales, rows, top)
+
+
+def chances_at(model: GPT, lora: ModuleType, name: str, ids: list[int], scale: float) -> Tensor:
+    """log P(v | ids) with the adapter `scale` times as strong, (V,): one place of the dial."""
+    with lora.scaled(model, name, scale):
+        layers = lora.layers_of(model).values()
+        if not any(name in layer.active or name in (layer.rows or ()) for layer in layers):
+            raise Error(
+                f"{name!r} is not at work, so its strength changes nothing: call lora.use(model, {name!r}) first"
+            )
+        return log_chances(model, ids)
+
+
+def compare(base: Tensor, scales: Sequence[float], rows: Sequence[Tensor], top: int) -> Dial:
+    """log-probabilities at each scale, a row (V,) each, beside those of the base.
+
+    >>> table = compare(torch.tensor([0.5, 0.5]).log(), [1], [torch.tensor([1.0, 0.0]).log()], top=1)
+    >>> table.tokens, table.probabilities.tolist(), table.kl.exp().tolist()
+    ((0,), [[1.0]], [2.0])
+    """
+    logs = torch.stack(list(rows))
     chances = logs.exp()
     tokens = chances.amax(0).topk(min(top, chances.shape[1])).indices
-    kl = (chances * (logs - base)).nan_to_num(0.0).sum(1).clamp(min=0)
+    kl = torch.where(chances > 0, chances * (logs - base), 0.0).sum(1).clamp(min=0)  # 0 ln 0 = 0
     shown = chances[:, tokens]
     return Dial(tuple(scales), tuple(tokens.tolist()), shown, (1 - shown.sum(1)).clamp(min=0), kl)

@@ -122,7 +122,7 @@ def with_prompt(model: GPT, tokens: Sequence[int], name: str | None = "default")
 
 def check_room(model: GPT, virtual: int, text: int):
     """`Error` if the two do not fit the context together."""
-    if virtual + text > (context := model.config.context):
+    if virtual + text > (context := model.config.context) and not model.config.endless:
         raise Error(
             f"{virtual} virtual tokens and a text of {text} are {virtual + text}, the context holds {context}: "
             f"shorten the text to {max(0, context - virtual)} tokens"

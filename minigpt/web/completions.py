@@ -75,11 +75,11 @@ async def read_prompts(values: dict[str, Any], studio: Studio, asking: Asking) -
     return [await _ids(prompt, studio, eot, room) for prompt in prompts]
 
 
-async def read_ids(prompt: Any, studio: Studio, model: str, add_eot: bool = True) -> list[int]:
-    """The ids of one prompt, a text or a list of ids, which `model` is to read."""
+async def read_ids(prompt: Any, studio: Studio, model: str, name: str = "prompt") -> list[int]:
+    """The ids of one prompt, a text or a list of ids, which `model` is to read; `name` is that of its field."""
     if not (isinstance(prompt, str) or (isinstance(prompt, list) and all(_is_id(each) for each in prompt))):
-        raise Refusal(400, f"prompt is {kind_of(prompt)}: expected a text, or a list of token ids", "prompt")
-    return await _ids(prompt, studio, [studio.tokenizer.eot] * add_eot, await studio.room(model))
+        raise Refusal(400, f"{name} is {kind_of(prompt)}: expected a text, or a list of token ids", name)
+    return await _ids(prompt, studio, [studio.tokenizer.eot], await studio.room(model), name)
 
 
 def _several(prompt: Any) -> list:
@@ -102,19 +102,19 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-async def _ids(prompt: str | list[int], studio: Studio, eot: list[int], room: int) -> list[int]:
+async def _ids(prompt: str | list[int], studio: Studio, eot: list[int], room: int, name: str = "prompt") -> list[int]:
     vocabulary = studio.tokenizer.vocab_size
     ids = [*eot, *await encode(studio, prompt)] if isinstance(prompt, str) else prompt
     for token in () if isinstance(prompt, str) else ids:
         if not 0 <= token < vocabulary:
             raise Refusal(
-                400, f"prompt holds the token {str(token):.40}: expected ids from 0 to {vocabulary - 1}", "prompt"
+                400, f"{name} holds the token {str(token):.40}: expected ids from 0 to {vocabulary - 1}", name
             )
     if not ids:
-        raise Refusal(400, "prompt is empty: give a text, or leave add_eot true to begin a document", "prompt")
+        raise Refusal(400, f"{name} is empty: give a text, or leave add_eot true to begin a document", name)
     if len(ids) > room:
-        message = f"prompt has {len(ids):,} tokens, the model reads {room:,} at most: shorten it"
-        raise Refusal(400, message, "prompt", "context_length_exceeded")
+        message = f"{name} has {len(ids):,} tokens, the model reads {room:,} at most: shorten it"
+        raise Refusal(400, message, name, "context_length_exceeded")
     return ids
 
 

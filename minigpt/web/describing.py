@@ -2,7 +2,11 @@
 
 from torch import nn
 
+from minigpt.model import count_parameters
+from minigpt.tuning import adapter, learning, prefix, prompt
 from minigpt.web.studio import Studio
+
+METHODS = {"adapter": adapter, "PREFIX_TUNING": prefix, "PROMPT_TUNING": prompt}  # P-tuning's end as prompts, too
 
 
 def about(studio: Studio) -> dict:
@@ -11,10 +15,9 @@ def about(studio: Studio) -> dict:
     if studio.model is None:
         return found
     config = studio.model.config
-    added = {id(p) for name in studio.adapters.values() for module in _parts(studio.model, name) for p in _of(module)}
     found["model"] = {
         "id": studio.name,
-        "parameters": sum(p.numel() for p in studio.model.parameters() if id(p) not in added),
+        "parameters": count_parameters(config),  # also where four bits hold them
         "layers": config.n_layers,
         "heads": config.n_heads,
         "kv_heads": config.n_kv_heads,
@@ -29,15 +32,18 @@ def about(studio: Studio) -> dict:
 
 def of_adapter(studio: Studio, name: str) -> dict:
     """An adapter in numbers; rank and alpha are LoRA's."""
-    parts = _parts(studio.model, attached := studio.attached(name))
-    found = {"id": name, "method": "other", "parameters": sum(p.numel() for part in parts for p in _of(part))}
-    found |= {"rank": None, "alpha": None}
-    if studio.lora is not None and attached in studio.lora.names(studio.model):
-        layers = studio.lora.layers_of(studio.model).values()
-        ranks = [layer.adapters[attached].rank for layer in layers if attached in layer.adapters]
-        scales = [layer.adapters[attached].config.alpha for layer in layers if attached in layer.adapters]
-        found |= {"method": "lora", "rank": max(ranks, default=None), "alpha": max(scales, default=None)}
-    return found
+    model, attached = studio.model, studio.attached(name)
+    methods = ({"LORA": studio.lora} if studio.lora else {}) | METHODS
+    method = next(kind for kind, module in methods.items() if attached in module.names(model))
+    base = {id(weight) for weight in learning.base_of(model)}  # which some share
+    own = {id(weight): weight for part in _parts(model, attached) for weight in _of(part) if id(weight) not in base}
+    found = {"id": name, "method": method, "parameters": sum(weight.numel() for weight in own.values())}
+    held = []
+    if method == "LORA":
+        layers = studio.lora.layers_of(model).values()
+        held = [layer.adapters[attached] for layer in layers if attached in layer.adapters]
+    found["rank"] = max((each.rank for each in held), default=None)
+    return found | {"alpha": max((each.config.alpha for each in held), default=None)}
 
 
 def spectra(studio: Studio, name: str) -> list[dict]:
@@ -45,14 +51,10 @@ def spectra(studio: Studio, name: str) -> list[dict]:
     layers, found = studio.lora.layers_of(studio.model), []
     for path, each in studio.lora.spectra(studio.model, studio.attached(name)).items():
         weight = getattr(layers[path].base, "weight", None)
-        norm = weight.norm().item() if weight is not None and weight.is_floating_point() else 0.0
-        numbers = {
-            "norm": each.norm,
-            "share": each.norm / norm if norm else None,
-            "effective_rank": each.effective_rank,
-        }
-        values = [round(value, 6) for value in each.values]
-        found.append({"name": path, "values": values, "rank": each.rank} | {k: _round(v) for k, v in numbers.items()})
+        norm = 0.0 if weight is None else weight.detach().float().norm().item()
+        told = {"name": path, "values": [_digits(value) for value in each.values], "rank": each.rank}
+        told |= {"norm": _digits(each.norm), "share": _digits(each.norm / norm) if norm else None}
+        found.append(told | {"effective_rank": _digits(each.effective_rank)})
     return found
 
 
@@ -70,5 +72,6 @@ def _of(part) -> list:
     return list(part.parameters()) if isinstance(part, nn.Module) else [part]
 
 
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+def _digits(value: float) -> float:
+    """Six of them, however small the number is."""
+    return float(f"{value:.6g}")

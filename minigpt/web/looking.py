@@ -9,168 +9,170 @@ POST /api/dial        prompt, ...   -> the next token at several strengths of a 
 GET  /api/spectrum    ?adapter=     -> what a LoRA adapter has learned, layer by layer
 """
 
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from torch import Tensor
 
+from minigpt.errors import Error
 from minigpt.generation import beam_search
+from minigpt.generation.search import Beam
+from minigpt.generation.tree import Trace
 from minigpt.insight.attention import attention_weights
-from minigpt.insight.chances import next_tokens
-from minigpt.insight.dial import dial
+from minigpt.insight.chances import log_chances, next_tokens
+from minigpt.insight.dial import chances_at, compare
 from minigpt.insight.growth import growth, spot_of
-from minigpt.tuning import mixed
+from minigpt.model import GPT
 from minigpt.web import describing
-from minigpt.web.completions import read_ids
-from minigpt.web.fields import Anything, Number, Text, kind_of, read_fields, read_object
+from minigpt.web.completions import encode, read_ids
+from minigpt.web.fields import Anything, Field, Number, Text, kind_of, read_fields, read_object
+from minigpt.web.glances import Glances
 from minigpt.web.refusals import Refusal
 from minigpt.web.studio import Studio
-from minigpt.web.telling import likely, texts_of
+from minigpt.web.telling import likely, texts_after, texts_of
 
-LONGEST = 128  # tokens whose attention is shown: a matrix a head
+SHOWN = 128  # tokens whose attention is shown: a matrix a head
+LONGEST = 4096  # tokens that are looked at: where no context ends a text, this does
 SCALES = tuple(round(0.1 * step, 1) for step in range(21))
 MODEL = {"model": Text(), "prompt": Anything()}
-TOP = Number("a whole number from 1 to 50", 1, 50, whole=True)
+TOP = {"top": Number("a whole number from 1 to 50", 1, 50, whole=True)}
+SEARCH = {
+    "num_beams": Number("a whole number from 1 to 12", 1, 12, whole=True),
+    "max_tokens": Number("a whole number from 1 to 64", 1, 64, whole=True),
+    "length_penalty": Number("a number from -5 to 5", -5, 5),
+}
 
 
 def routes(studio: Studio) -> list[Route]:
-    if studio.model is None:
-        return [Route("/api/about", _about(studio))]
-    posts = {"tokens": _tokens, "next": _next, "beams": _beams, "attention": _attention, "dial": _dial}
-    made = [Route(f"/api/{name}", make(studio), methods=["POST"]) for name, make in posts.items()]
-    return [Route("/api/about", _about(studio)), Route("/api/spectrum", _spectrum(studio)), *made]
-
-
-def _about(studio: Studio):
-    async def about(request: Request) -> JSONResponse:
+    async def about(request: Request) -> Response:
         return JSONResponse(describing.about(studio))
 
-    return about
+    if studio.model is None:
+        return [Route("/api/about", about)]
+    glances, last = Glances(studio), studio.model.config.n_layers - 1
+    layer = {"layer": Number(f"a layer, from 0 to {last}", 0, last, whole=True)}
 
+    async def spectrum(request: Request) -> Response:
+        return await glances.answer(request, _spectrum(glances, request.query_params.get("adapter", "")))
 
-def _tokens(studio: Studio):
-    async def tokens(request: Request) -> JSONResponse:
-        values = read_fields(await read_object(request, studio.limits), {"text": Text(), "model": Text()})
-        ids = await read_ids(values.get("text", ""), studio, values.get("model", studio.name), add_eot=False)
-        return JSONResponse({"tokens": _told(studio, ids)})
-
-    return tokens
-
-
-def _next(studio: Studio):
-    async def next_token(request: Request) -> JSONResponse:
-        values = read_fields(await read_object(request, studio.limits), MODEL | {"top": TOP})
-        model, ids = await _asked(values, studio)
-        found = await studio.worker.run(_beside, studio, model, ids, next_tokens, values.get("top", 20))
-        return JSONResponse({"tokens": _alternatives(studio, ids, found)})
-
-    return next_token
-
-
-def _beams(studio: Studio):
-    own = {
-        "num_beams": Number("a whole number from 1 to 12", 1, 12, whole=True),
-        "max_tokens": Number("a whole number from 1 to 64", 1, 64, whole=True),
-        "length_penalty": Number("a number from -5 to 5", -5, 5),
+    posts = {
+        "tokens": _post(glances, {"text": Text(), "model": Text()}, _tokens),
+        "next": _post(glances, MODEL | TOP, _next),
+        "beams": _post(glances, MODEL | SEARCH, _beams),
+        "attention": _post(glances, {"model": Text(), "text": Anything()} | layer, _attention),
+        "dial": _post(glances, {"adapter": Text(), "prompt": Anything(), "scales": Anything()} | TOP, _dial),
     }
-
-    async def beams(request: Request) -> JSONResponse:
-        values = read_fields(await read_object(request, studio.limits), MODEL | own)
-        model, ids = await _asked(values, studio)
-        options = {"num_beams": values.get("num_beams", 4), "max_new_tokens": values.get("max_tokens", 24)}
-        options |= {"length_penalty": float(values.get("length_penalty", 1.0)), "eos": studio.tokenizer.eot}
-        found, trace = await studio.worker.run(_beside, studio, model, ids, _search, options)
-        end, decode = studio.tokenizer.eot, studio.tokenizer.decode
-        steps = growth(trace, lambda tokens: decode([token for token in tokens if token != end]))
-        best = [
-            {"text": decode([t for t in beam.tokens if t != end]), "score": beam.score, "spot": spot_of(trace, beam)}
-            for beam in found
-        ]
-        nodes = [[_rounded(asdict(each)) for each in step] for step in steps]
-        return JSONResponse({"prompt": _told(studio, ids), "steps": nodes, "best": [_rounded(each) for each in best]})
-
-    return beams
+    made = [Route(f"/api/{name}", endpoint, methods=["POST"]) for name, endpoint in posts.items()]
+    return [Route("/api/about", about), Route("/api/spectrum", spectrum), *made]
 
 
-def _search(model, ids: list[int], options: dict):
+def _post(glances: Glances, fields: dict[str, Field], answer: Callable):
+    async def endpoint(request: Request) -> Response:
+        values = read_fields(await read_object(request, glances.studio.limits), fields)
+        return await glances.answer(request, answer(glances, values))
+
+    return endpoint
+
+
+async def _tokens(glances: Glances, values: dict) -> dict:
+    studio = glances.studio
+    studio.attached(values.get("model", studio.name))
+    ids = await encode(studio, values.get("text", ""))
+    if len(ids) > LONGEST:
+        raise Refusal(400, f"text has {len(ids):,} tokens: {LONGEST:,} are shown at most: shorten it", "text")
+    return {"tokens": _told(studio, ids)}
+
+
+async def _next(glances: Glances, values: dict) -> dict:
+    model, ids = await _asked(glances.studio, values)
+    found = await glances.read(model, ids, next_tokens, values.get("top", 20))
+    names = _named(glances.studio, ids, [token for token, _ in found])
+    return {"tokens": [each | {"probability": round(p, 6)} for each, (_, p) in zip(names, found, strict=True)]}
+
+
+async def _beams(glances: Glances, values: dict) -> dict:
+    studio = glances.studio
+    model, ids = await _asked(studio, values)
+    options = {"num_beams": values.get("num_beams", 4), "max_new_tokens": values.get("max_tokens", 24)}
+    options |= {"length_penalty": float(values.get("length_penalty", 1.0)), "eos": studio.tokenizer.eot}
+    found, trace = await glances.read(model, ids, _search, options)
+    return {"prompt": _told(studio, ids)} | await asyncio.to_thread(_grown, studio, ids, found, trace)
+
+
+def _search(model: GPT, ids: list[int], options: dict) -> tuple[list[Beam], Trace]:
     traces = []
     return beam_search(model, [ids], traces=traces, **options)[0], traces[0]
 
 
-def _attention(studio: Studio):
-    layers = 0 if studio.model is None else studio.model.config.n_layers
-    own = {"layer": Number(f"a layer, from 0 to {layers - 1}", 0, layers - 1, whole=True), "text": Anything()}
+def _grown(studio: Studio, ids: list[int], found: list[Beam], trace: Trace) -> dict:
+    def texts(run: list[int]) -> list[str]:
+        return texts_after(studio.tokenizer, ids, run, studio.tokenizer.eot)
 
-    async def attention(request: Request) -> JSONResponse:
-        values = read_fields(await read_object(request, studio.limits), {"model": Text()} | own)
-        values["prompt"] = values.pop("text", "")
-        model, ids = await _asked(values, studio)
-        if len(ids) > LONGEST:
-            raise Refusal(400, f"text has {len(ids):,} tokens: at most {LONGEST} are shown: shorten it", "text")
-        layer = values.get("layer", 0)
-        weights = await studio.worker.run(_beside, studio, model, ids, _weights, layer)
-        front = weights.shape[-1] - len(ids)
-        rows = [[[round(w, 3) for w in row] for row in head] for head in weights[:, -len(ids) :].tolist()]
-        return JSONResponse({"tokens": _told(studio, ids), "layer": layer, "front": front, "weights": rows})
-
-    return attention
+    best = [{"text": "".join(texts(beam.tokens)), "score": beam.score, "spot": spot_of(trace, beam)} for beam in found]
+    steps = [[_rounded(asdict(candidate)) for candidate in step] for step in growth(trace, texts)]
+    for candidate in (each for step in steps for each in step):
+        candidate["id"] = candidate.pop("token")
+    return {"steps": steps, "best": [_rounded(each) for each in best]}
 
 
-def _weights(model, ids: list[int], layer: int) -> torch.Tensor:
-    return attention_weights(model, torch.tensor([ids]))[layer, 0]
+async def _attention(glances: Glances, values: dict) -> dict:
+    model, ids = await _asked(glances.studio, values, "text")
+    if len(ids) > SHOWN:
+        raise Refusal(400, f"text has {len(ids):,} tokens: at most {SHOWN} are shown: shorten it", "text")
+    layer = values.get("layer", 0)
+    weights = await glances.read(model, ids, _weights, layer)
+    told = {"tokens": _told(glances.studio, ids), "layer": layer, "front": weights.shape[-1] - len(ids)}
+    return told | {"weights": await asyncio.to_thread(_thousandths, weights[:, -len(ids) :])}
 
 
-def _dial(studio: Studio):
-    own = {"adapter": Text(), "prompt": Anything(), "scales": Anything(), "top": TOP}
-
-    async def turn(request: Request) -> JSONResponse:
-        values = read_fields(await read_object(request, studio.limits), own)
-        adapter = _lora_adapter(studio, values.get("adapter", ""))
-        values["model"], scales = adapter, _scales(values.get("scales", list(SCALES)))
-        _, ids = await _asked(values, studio)
-        more = studio.lora, studio.attached(adapter), scales, values.get("top", 12)
-        found = await studio.worker.run(_beside, studio, adapter, ids, _turn, *more)
-        shown = [(token, 0.0) for token in found.tokens]
-        columns = [[round(p, 5) for p in column] for column in found.probabilities.T.tolist()]
-        named = _alternatives(studio, ids, shown)
-        tokens = [
-            {"id": each["id"], "text": each["text"], "probabilities": p} for each, p in zip(named, columns, strict=True)
-        ]
-        told = {"scales": found.scales, "tokens": tokens}
-        told |= {name: [round(x, 5) for x in getattr(found, name).tolist()] for name in ("rest", "kl")}
-        return JSONResponse({name: describing.of_adapter(studio, adapter)[name] for name in ("alpha", "rank")} | told)
-
-    return turn
+def _weights(model: GPT, ids: list[int], layer: int) -> Tensor:
+    weights = attention_weights(model, torch.tensor([ids], device=next(model.parameters()).device))[layer, 0]
+    if not weights.isfinite().all():
+        raise Error(f"layer {layer} computes NaN: its weights are damaged, or its training diverged")
+    return weights
 
 
-def _turn(model, ids: list[int], lora, attached: str, scales: tuple[float, ...], top: int):
-    return dial(model, lora, attached, ids, scales, top)
+def _thousandths(weights: Tensor) -> list:
+    return [[[round(weight, 3) for weight in row] for row in head] for head in weights.tolist()]
 
 
-def _spectrum(studio: Studio):
-    async def spectrum(request: Request) -> JSONResponse:
-        adapter = _lora_adapter(studio, request.query_params.get("adapter", ""))
-        return JSONResponse({"layers": await studio.worker.run(describing.spectra, studio, adapter)})
-
-    return spectrum
-
-
-def _beside(studio: Studio, model: str, ids: list[int], function, *args) -> Any:
-    """function(model, ids, ...) while the model has the adapter of that name, whose virtual tokens stand in front."""
-    attached = studio.attached(model)
-    (whole,) = mixed.begin(studio.model, [attached], [ids])
-    with studio.beside(attached):
-        return function(studio.model, whole, *args)
+async def _dial(glances: Glances, values: dict) -> dict:
+    studio = glances.studio
+    adapter, scales = _lora_adapter(studio, values.get("adapter", "")), _scales(values.get("scales", list(SCALES)))
+    _, ids = await _asked(studio, values | {"model": adapter})
+    base = await glances.read(studio.name, ids, log_chances)
+    rows = [await glances.read(adapter, ids, _at, studio, adapter, scale) for scale in scales]
+    found = compare(base, scales, rows, values.get("top", 12))
+    columns = [[round(p, 5) for p in column] for column in found.probabilities.T.tolist()]
+    names = _named(studio, ids, found.tokens)
+    told = {name: describing.of_adapter(studio, adapter)[name] for name in ("alpha", "rank")} | {"scales": scales}
+    told |= {name: [round(x, 5) for x in getattr(found, name).tolist()] for name in ("rest", "kl")}
+    return told | {"tokens": [each | {"probabilities": p} for each, p in zip(names, columns, strict=True)]}
 
 
-async def _asked(values: dict[str, Any], studio: Studio) -> tuple[str, list[int]]:
+def _at(model: GPT, ids: list[int], studio: Studio, adapter: str, scale: float) -> Tensor:
+    return chances_at(model, studio.lora, studio.attached(adapter), ids, scale)
+
+
+async def _spectrum(glances: Glances, adapter: str) -> dict:
+    adapter = _lora_adapter(glances.studio, adapter)
+    return {"layers": await glances.run(describing.spectra, glances.studio, adapter)}
+
+
+async def _asked(studio: Studio, values: dict[str, Any], name: str = "prompt") -> tuple[str, list[int]]:
     """The model that is asked, and the ids that it reads."""
     model = values.get("model", studio.name)
     studio.attached(model)
-    return model, await read_ids(values.get("prompt", ""), studio, model)
+    ids = await read_ids(values.get(name, ""), studio, model, name)
+    if len(ids) > LONGEST:
+        raise Refusal(400, f"{name} has {len(ids):,} tokens: {LONGEST:,} are looked at at most: shorten it", name)
+    return model, ids
 
 
 def _lora_adapter(studio: Studio, adapter: str) -> str:
@@ -191,19 +193,19 @@ def _scales(value: Any) -> tuple[float, ...]:
 
 
 def _told(studio: Studio, ids: list[int]) -> list[dict]:
-    """The tokens of a text, each with what became certain with it; the end of text is named."""
+    """The tokens of a text, each with what became certain with it; the end of text has none."""
     told = texts_of(studio.tokenizer, ids, studio.tokenizer.eot)
     return [{"id": each.token, "text": each.text} for each in told]
 
 
-def _alternatives(studio: Studio, ids: list[int], found: list[tuple[int, float]]) -> list[dict]:
+def _named(studio: Studio, ids: list[int], tokens: Sequence[int]) -> list[dict]:
     """Tokens that may come after a text, as they would be read there."""
     characters = studio.tokenizer.stream()
     for token in ids:
         if token != studio.tokenizer.eot:
             characters.push(token)
-    named = likely(studio.tokenizer, characters, found)
-    return [{"id": each.token, "text": each.text, "probability": round(each.logprob, 6)} for each in named]
+    named = likely(studio.tokenizer, characters, [(token, 0.0) for token in tokens])
+    return [{"id": each.token, "text": each.text} for each in named]
 
 
 def _rounded(values: dict) -> dict:

@@ -130,6 +130,18 @@ def texts_of(tokenizer: Tokenizer, ids: Iterable[int], end: int) -> list[Told]:
     return [Told(token, "" if token == end else characters.push(token), None) for token in ids]
 
 
+def texts_after(tokenizer: Tokenizer, ids: Iterable[int], run: Iterable[int], end: int) -> list[str]:
+    """What becomes certain with each token of a run that comes after `ids`, which may end in half a character.
+
+    >>> tokenizer = Tokenizer.train([""], 257)
+    >>> ids = tokenizer.encode("a痛!")
+    >>> texts_after(tokenizer, ids[:2], ids[2:], tokenizer.eot)
+    ['', '痛', '!']
+    """
+    tail = [token for token in ids if token != end][-3:]  # half a character has three bytes at most
+    return [told.text for told in texts_of(tokenizer, [*tail, *run], end)][len(tail) :]
+
+
 def likely(tokenizer: Tokenizer, characters, top: Iterable[tuple[int, float]]) -> tuple[Likely, ...]:
     """Alternatives, as they would go on after the `characters` of a stream so far."""
     found = []
