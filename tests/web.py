@@ -74,7 +74,7 @@ def running(studio, **options):
     """The port, and the server that listens there."""
     listener = listen("127.0.0.1", 0)
     server = Server(make_app(studio, **options), studio)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
         wait_for(lambda: server.started or not thread.is_alive())
