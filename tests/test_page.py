@@ -202,6 +202,7 @@ def test_the_dial_goes_from_the_base_to_the_adapter(opened):
     page.click("#lora button.main")
     page.wait_for_selector("#dial .bars li")
     page.wait_for_selector("#spectrum figure")
+    assert page.input_value("#scale") == "10"  # the adapter as it was trained
     shown = {}
     for place, model in (("10", "letters"), ("0", "notes")):
         page.fill("#scale", place)

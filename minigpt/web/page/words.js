@@ -54,7 +54,7 @@ export const WORDS = {
   look: ["Show", "显示"], layer: ["Layer", "层"], heads: ["Heads", "注意力头"], head: ["head {head}", "头 {head}"],
   looks: ["{token} looks at {targets}", "{token} 在看 {targets}"],
   matrix: ["Weights of the chosen head: a row is a token that looks, a column one that is looked at", "所选头的权重：行是在看的词元，列是被看的词元"],
-  "matrix-key": ["The darker, the more; the shade is the square root of the weight. Point at a token or a row.", "颜色越深，权重越大；深浅是权重的平方根。指向一个词元或一行。"],
+  "matrix-key": ["The stronger the colour, the more; it is the square root of the weight. Point at a token or a row.", "颜色越深，权重越大；深浅是权重的平方根。指向一个词元或一行。"],
   "no-adapters": ["No adapter is loaded. Start the server with --adapter DIRECTORY.", "没有加载适配器。启动服务器时加上 --adapter 目录。"],
   adapter: ["Adapter", "适配器"], compare: ["Compare", "比较"],
   "only-lora": ["This one is no LoRA adapter: it has no alpha to turn, and no spectrum. The two answers can be compared.", "这不是 LoRA 适配器：没有可调的 alpha，也没有谱。但可以比较两个回答。"],
