@@ -246,6 +246,7 @@ def test_dials_are_read_one_reading_at_a_time_between_the_steps_of_others(gpt, n
 
     monkeypatch.setattr(looking, "_at", watched)
     with served(studio) as port, ThreadPoolExecutor(3) as pool:
+        post(port, "next", prompt="a", model="letters")  # from now on it is known how much it reads
         asked = [pool.submit(post, port, "dial", prompt="ab", adapter="letters", scales=[0, 1, 2]) for _ in range(3)]
         wait_for(lambda: len(read) >= 2)
         assert max(waiting) == 0  # the others' readings do not stand before a step of the engine
