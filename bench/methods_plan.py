@@ -33,7 +33,10 @@ RATES = {
     "prefix": 1e-3, "ptuning2": 0.09, "lora": 2e-3, "qlora": 2e-3,
 }  # fmt: skip
 # (set, method) -> its rate where it has one of its own there.
-OWN_RATES = {("abstracts", "full"): 5e-4, ("abstracts", "lora"): 1e-3, ("abstracts", "qlora"): 1e-3}
+OWN_RATES = {
+    ("abstracts", "full"): 5e-4, ("abstracts", "lora"): 1e-3, ("abstracts", "qlora"): 1e-3,
+    ("notes", "full"): 1e-3,
+}  # fmt: skip
 OPTIONS = {"lora": ("--lora-targets=all-linear",)}  # of a method, beside its rate
 
 
