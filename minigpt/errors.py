@@ -3,6 +3,9 @@
 from difflib import get_close_matches
 
 
+LONGEST = 1000  # characters of a message: the value that it quotes may be a whole file
+
+
 class Error(Exception):
     """Something the caller can mend: the message names what was expected, found, and to do.
 
@@ -12,6 +15,10 @@ class Error(Exception):
     Traceback (most recent call last):
     minigpt.errors.Error: notes.jsonl:3: field 'note' is missing; found 'text': use --field text
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} [...] {text[-LONGEST // 4 :]}"
 
 
 def nearest(name: str, known) -> str:

@@ -15,12 +15,12 @@ def every() -> list:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--count", type=int, default=400, help="damages of each kind of file (default 400)")
-    parser.add_argument("--only", default="", help="kinds of files whose name has this in it")
+    parser.add_argument("--only", default="", help="kinds of files, with + between them")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     results = []
     for subject in every():
-        if options.only in subject.name:
+        if not options.only or subject.name in options.only.split("+"):
             with tempfile.TemporaryDirectory() as folder:
                 results.append(fuzz(subject, options.count, Path(folder), options.seed))
             found = results[-1]

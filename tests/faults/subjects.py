@@ -171,7 +171,7 @@ def merged(folder: Path):
 
 def task() -> heads.Task:
     torch.manual_seed(2)
-    return heads.Task(gpt(), heads.TaskConfig(task="classify", classes=3))
+    return heads.Task(gpt(), heads.TaskConfig(task="classification", classes=3))
 
 
 def models() -> list[Subject]:
@@ -192,7 +192,8 @@ def adapters() -> list[Subject]:
     files = {**BESIDE, WEIGHTS: TENSORS}
     return [
         Subject("a LoRA adapter", BESIDE, with_lora, **into(gpt, lora.load)),
-        Subject("a DoRA adapter", BESIDE, functools.partial(with_lora, dora=True, targets=("o_proj",)), **into(gpt, lora.load)),
+        Subject("a DoRA adapter", BESIDE, functools.partial(with_lora, dora=True, targets=("o_proj",)),
+                **into(gpt, lora.load)),
         tuned("a soft prompt", lambda m: prompt.attach(m, prompt.PromptConfig(length=3)), prompt.save, prompt.load),
         tuned("a P-tuning prompt", lambda m: ptuning.attach(m, ptuning.PTuningConfig(length=3)), ptuning.save,
               ptuning.load),
@@ -201,7 +202,8 @@ def adapters() -> list[Subject]:
         Subject("a task's head", {"task_config.json": JSON, "task_model.safetensors": TENSORS},
                 lambda f: heads.save(task(), f), **into(task, heads.refill)),
         Subject("base and adapter to be merged", files, mergeable, merged),
-        Subject("base, adapter and merged to be verified", files | {"merged.safetensors": TENSORS}, mergeable, verified),
+        Subject("base, adapter and merged to be verified", files | {"merged.safetensors": TENSORS}, mergeable,
+                verified),
     ]  # fmt: skip
 
 
@@ -211,7 +213,3 @@ def runs() -> list[Subject]:
         Subject("a checkpoint", parts, checkpoint, resumed),
         Subject("metrics.jsonl", {"metrics.jsonl": TEXT}, metrics, curves),
     ]
-
-
-def json_says(folder: Path) -> object:
-    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
