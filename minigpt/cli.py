@@ -200,7 +200,7 @@ def _read(file: Path, parser: ArgumentParser, options: dict[str, Option]) -> dic
         content = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as problem:
         raise Error(f"{file}: cannot read the config file: {getattr(problem, 'strerror', None) or problem}") from None
-    except (yaml.YAMLError, tomllib.TOMLDecodeError) as problem:
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as problem:
         raise Error(
             f"{file}: not valid {file.suffix.lstrip('.') or 'yaml'}: {' '.join(str(problem).split())}"
         ) from None

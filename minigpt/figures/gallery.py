@@ -36,7 +36,7 @@ class Subject:
         path = self.directory / "train.yaml"
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
             raise Error(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from None
         return found if isinstance(found, dict) else {}
 

@@ -148,7 +148,7 @@ def read_templates(file: str | Path) -> tuple[Template, ...]:
         found = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as problem:
         raise Error(f"{file}: cannot read the templates: {getattr(problem, 'strerror', None) or problem}") from None
-    except yaml.YAMLError as problem:
+    except (yaml.YAMLError, RecursionError) as problem:
         raise Error(f"{file}: not valid YAML: {' '.join(str(problem).split())}") from None
     if not isinstance(found, list) or not found or not all(isinstance(each, dict) for each in found):
         raise Error(f"{file}: expected a list of templates, each with name, question and answer")

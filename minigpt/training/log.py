@@ -79,15 +79,15 @@ class Unheard(Log):
 
 
 def read_metrics(run: Path) -> list[dict]:
-    """The records of a run; a last line cut short by a crash is passed over."""
+    """The records of a run; a last line cut short by a crash is passed over, and so is one that is no record."""
     path = Path(run) / "metrics.jsonl"
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-    return records
+    return [record for record in records if isinstance(record, dict) and "kind" in record and "step" in record]
 
 
 def peak_memory() -> int:

@@ -123,9 +123,9 @@ def read_tokenizer(folder: Path):
 
 TEMPLATES = b"""- name: short
   question: "Note: {text}\\nType:"
-  answer: " {label}"
+  answer: " {answer}"
 - question: "{text}"
-  answer: "{label}"
+  answer: "{answer}"
 """
 SETTINGS = b"""# a run
 n_layers: 2
