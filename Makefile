@@ -45,7 +45,7 @@ test: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m bench all
 
-# How many changes of the core do its tests notice? Some hours; N=5 draws fewer.
+# How many changes of the core do its tests notice?  Each costs a run of the tests of its area; N=5 draws fewer.
 N ?= 40
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutants --draw $(N)

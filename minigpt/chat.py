@@ -107,7 +107,8 @@ class Chat:
         """The oldest utterance that the prompt still holds."""
         head = len(self.before + self.layout.join(self.system))
         lengths = [len(each) + 1 for each in said]
-        return first_seen(lengths, head, context_of(self.model), self.max_new_tokens, self.history)
+        whose = "the system's" if self.system else ""
+        return first_seen(lengths, head, context_of(self.model), self.max_new_tokens, self.history, whose)
 
     def _tokens(self, prompt: list[int]) -> Iterator[int]:
         options = {"max_new_tokens": self.max_new_tokens} | self.options
@@ -151,16 +152,19 @@ class Chat:
         self.answers += 1
 
 
-def first_seen(lengths: Sequence[int], head: int, context: int, new: int, history: int | None = None) -> int:
+def first_seen(
+    lengths: Sequence[int], head: int, context: int, new: int, history: int | None = None, whose: str = ""
+) -> int:
     """The oldest utterance that a prompt still holds: of those of so many tokens, after a `head` that always stays.
 
-    There is room for an answer of `new` tokens; but for a long one at most half of the context.
+    There is room for an answer of `new` tokens; but for a long one at most half of the context. The error says `whose`
+    the head is.
 
     >>> first_seen([5, 3, 4], head=1, context=20, new=5), first_seen([5, 3, 4], head=1, context=20, new=9)
     (0, 1)
     """
     if head + lengths[-1] > context:
-        told = f" after {head} of the system's" if head > 1 else ""
+        told = f" after {head} of {whose}" if whose else ""
         raise Error(f"this has {lengths[-1]} tokens{told}, the model's context holds {context}: shorten it")
     room = context + 1 - head - min(new, context // 2)
     return min(first_kept(lengths, room, history), len(lengths) - 1)

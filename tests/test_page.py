@@ -275,6 +275,26 @@ def test_a_token_is_asked_for(opened):
         assert written(page) == SENTENCE
 
 
+def test_the_page_of_runs_remembers_the_same_choices(opened, tmp_path):
+    studio = studio_of(by_heart())
+    studio.runs_dir = tmp_path
+    with served(studio, token="open-sesame") as port:
+        page = opened(f"http://127.0.0.1:{port}/", allowed="status of 401", locale="en", color_scheme="light")
+        page.wait_for_selector("#token", state="visible")
+        page.fill("#token-text", "open-sesame")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#write", state="visible")
+        page.click("#language")
+        page.goto(f"http://127.0.0.1:{port}/runs")
+        page.wait_for_selector("#empty", state="visible")  # no token was asked for again
+        assert page.evaluate("document.documentElement.lang") == "zh"
+        page.click("#theme")
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("#write", state="visible")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        assert page.locator("#tab-write").text_content() == "续写"
+
+
 def test_every_word_is_there_in_both_languages():
     from minigpt.web.app import PAGE
 

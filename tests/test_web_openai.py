@@ -235,6 +235,13 @@ def test_a_stop_string_of_half_characters_and_details(chinese):
     assert complete(chinese, prompt="患者", temperature=0)["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(("model", "room"), [("notes", 80), ("prompt", 77), ("prefix", 76)])
+def test_a_prompt_has_the_room_that_its_adapter_leaves(client, model, room):
+    assert client.completions.create(model=model, prompt=[97] * room, max_tokens=1).usage.prompt_tokens == room
+    with pytest.raises(openai.BadRequestError, match=f"has {room + 1} tokens, the model reads {room} at most"):
+        client.completions.create(model=model, prompt=[97] * (room + 1), max_tokens=1)
+
+
 ERRORS = {
     "model": (openai.NotFoundError, {"model": "nobody"}),
     "temperature": (openai.BadRequestError, {"temperature": 3}),

@@ -92,8 +92,8 @@ def broken_bodies(count: int) -> list[tuple[str, bytes]]:
     deep = b"[" * 100_000
     fixed = [b"", b"{", b"null", b"[]", b'"a"', b"1", b'{"prompt": NaN}', b'{"n": Infinity}', b"\xff\xfe", deep,
              b'{"prompt":' * 5000, b'{"prompt": "\xe6\x82"}', b'{"n": 1' + b"0" * 5000 + b"}", b'{"a":1}{"b":2}',
-             b'{"prompt": "\\ud800"}', b'{"prompt": ["a", ["b"]]}', b'{"prompt": [1, "a"]}', b'{"prompt": [[]]}',
-             b'{"prompt": [-1]}', b'{"prompt": [1e9]}', b'{"prompt": [99999999999999999]}', b"\x00" * 10]  # fmt: skip
+             b'{"prompt": "\\ud800"}', b'{"\\ud800": 1}', b'{"prompt": ["a", ["b"]]}', b'{"prompt": [1, "a"]}',
+             b'{"prompt": [[]]}', b'{"prompt": [-1]}', b'{"prompt": [1e9]}', b'{"prompt": [99999999999999999]}', b"\x00" * 10]  # fmt: skip
     for number in range(count):
         path = draw.choice(("/v1/completions", "/v1/chat/completions"))
         kind = number % 4
@@ -166,6 +166,14 @@ def test_a_client_that_vanishes_costs_a_few_tokens(port, studio, stream):
         wait_for(lambda: written(studio) > before + 10)
     wait_for(lambda: studio.worker.asked == 0 and studio.worker.engine.idle)
     assert written(studio) - before < 2900
+
+
+def test_a_text_is_not_written_on_after_its_stop_string(port, studio):
+    before = written(studio)
+    asked = {"prompt": "a", "max_tokens": 2900, "stop": "b", "logit_bias": {BYTES.encode("b")[0]: 100}}
+    assert complete(port, **asked)["usage"]["completion_tokens"] == 1
+    wait_for(lambda: studio.worker.engine.idle)
+    assert written(studio) - before < 50
 
 
 def test_a_megabyte_is_refused_at_once(port, studio):

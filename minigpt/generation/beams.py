@@ -14,6 +14,7 @@ from minigpt.errors import Error
 from minigpt.generation.checks import check_prompt, context_of, end_tokens, make_sampler
 from minigpt.generation.compiled import kind_of_reader
 from minigpt.generation.constraints import Banks
+from minigpt.generation.processors import BROKEN
 from minigpt.generation.reader import Memory
 from minigpt.generation.sampling import Sampler
 from minigpt.generation.search import Beam, Group, Rules, Running
@@ -90,7 +91,7 @@ class Search:
     def step(self, logits: Tensor) -> tuple[list[int], list[int]]:
         """Logits (K, V) of the running beams; what to read next: tokens and parents."""
         if not logits.amax(-1).isfinite().all():
-            raise Error("the model's logits are NaN or infinite: its weights are damaged, or its training diverged")
+            raise Error(BROKEN)
         logprobs = self.sampler.adjust(logits.float().log_softmax(-1), self.running[: len(logits)]).cpu()
         first, place, trace, parents, taken = not self.trace.steps, 0, [], [], []
         for group in (group for group in self.groups if not group.done):

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+BROKEN = "the model's logits are NaN or infinite: its weights are damaged, or its training diverged"
 HEAD = 4096
 ROUNDING = 1e-9  # more than a sum over a vocabulary in float64 is off
 

@@ -137,7 +137,7 @@ class Sampler:
         """The adjusted logits in float32: some token of each row can be drawn."""
         logits = logits.float()
         if not logits.amax(-1).isfinite().all():
-            raise Error("the model's logits are NaN or infinite: its weights are damaged, or its training diverged")
+            raise Error(processors.BROKEN)
         scores = self.adjust(logits, histories)
         if scores is logits or (highest := scores.amax(-1)).isfinite().all():
             return scores

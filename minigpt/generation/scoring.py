@@ -18,6 +18,7 @@ from torch import Tensor
 from minigpt.errors import Error
 from minigpt.generation.checks import check_read, context_of
 from minigpt.generation.generate import generate
+from minigpt.generation.processors import BROKEN
 from minigpt.generation.reader import evaluating, only_rows, row_aware
 from minigpt.model import GPT
 
@@ -187,7 +188,7 @@ def _chosen(logits: Tensor, targets: Tensor) -> Tensor:
     logits = logits if logits.dtype == torch.float64 else logits.float()
     logprobs = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
     if logprobs.isnan().any():
-        raise Error("the model's logits are NaN or infinite: its weights are damaged, or its training diverged")
+        raise Error(BROKEN)
     return logprobs
 
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from minigpt.errors import Error
 from minigpt.generation.checks import context_of
+from minigpt.generation.processors import BROKEN
 from minigpt.generation.reader import evaluating
 from minigpt.model import GPT
 
@@ -24,7 +25,7 @@ def log_chances(model: GPT, ids: list[int]) -> Tensor:
         hidden = model.hidden(torch.tensor([ids], device=next(model.parameters()).device))
         logits = model.head(hidden[:, -1])[0].float().cpu()
     if not logits.amax().isfinite():
-        raise Error("the model's logits are NaN or infinite: its weights are damaged, or its training diverged")
+        raise Error(BROKEN)
     return logits.log_softmax(-1)
 
 

@@ -18,6 +18,7 @@ import torch
 
 from minigpt.errors import Error, nearest
 from minigpt.generation.checks import check_prompt, context_of
+from minigpt.generation.processors import BROKEN
 from minigpt.generation.reader import Memory, evaluating, only_rows
 from minigpt.generation.scoring import Score, score
 from minigpt.model import GPT
@@ -77,7 +78,7 @@ class Candidates:
         logprobs = logits if logits.dtype == torch.float64 else logits.float()
         chosen = logprobs.log_softmax(-1)[range(len(answer)), answer]
         if chosen.isnan().any():
-            raise Error("the model's logits are NaN or infinite: its weights are damaged, or its training diverged")
+            raise Error(BROKEN)
         return Score(chosen.tolist())
 
     def values(self, prompt: Sequence[int], by: str = "sum") -> list[float]:

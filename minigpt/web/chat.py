@@ -120,7 +120,8 @@ async def prompt_of(studio: Studio, asking: Asking, system: str, said: Sequence[
     utterances = [await encode(studio, text) for text in said]
     head = len(layout.join(told))
     try:
-        first = first_seen([len(each) + 1 for each in utterances], head, room, asking.sampler.max_new_tokens)
+        lengths, new = [len(each) + 1 for each in utterances], asking.sampler.max_new_tokens
+        first = first_seen(lengths, head, room, new, whose="the system's" if system else "")
     except Error as problem:
         raise Refusal(400, f"messages: {problem}", "messages", "context_length_exceeded") from None
     return layout.join(told + utterances[first:])

@@ -3,10 +3,9 @@
 from torch import nn
 
 from minigpt.model import count_parameters
-from minigpt.tuning import adapter, learning, prefix, prompt
+from minigpt.tuning import learning
+from minigpt.tuning.composed import METHODS
 from minigpt.web.studio import Studio
-
-METHODS = {"adapter": adapter, "PREFIX_TUNING": prefix, "PROMPT_TUNING": prompt}  # P-tuning's end as prompts, too
 
 
 def about(studio: Studio) -> dict:
@@ -33,7 +32,7 @@ def about(studio: Studio) -> dict:
 def of_adapter(studio: Studio, name: str) -> dict:
     """An adapter in numbers; rank and alpha are LoRA's."""
     model, attached = studio.model, studio.attached(name)
-    methods = ({"LORA": studio.lora} if studio.lora else {}) | METHODS
+    methods = ({"LORA": studio.lora} if studio.lora else {}) | METHODS  # what P-tuning made is a prompt by now
     method = next(kind for kind, module in methods.items() if attached in module.names(model))
     base = {id(weight) for weight in learning.base_of(model)}  # which some share
     own = {id(weight): weight for part in _parts(model, attached) for weight in _of(part) if id(weight) not in base}

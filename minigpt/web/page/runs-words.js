@@ -1,5 +1,7 @@
 // What the page of runs says, in two languages. Names of settings stay as train.py has them.
 
+import { kept } from "./dom.js";
+
 export const WORDS = {
   en: {
     runs: "Runs", model: "Model", theme: "Light or dark", token: "Token of this server", send: "Send",
@@ -57,7 +59,7 @@ export function say(word, values = {}) {
 /** Show the page in this language and remember it. */
 export function speak(chosen) {
   language = chosen in WORDS ? chosen : "en";
-  localStorage.setItem("minigpt.language", language);
+  kept.set("language", language);
   document.documentElement.lang = language;
   document.title = say("runs");
   for (const element of document.querySelectorAll("[data-word]")) element.textContent = say(element.dataset.word);

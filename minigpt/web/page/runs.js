@@ -1,9 +1,11 @@
 // The page of runs: asks every two seconds what is new, and shows it.
 
+import { kept } from "./dom.js";
 import { draw } from "./runs-chart.js";
 import { Series } from "./runs-series.js";
 import { showLegend, showList, showResults, showSamples, showSettings } from "./runs-tables.js";
 import { current, say, speak } from "./runs-words.js";
+import { keep, token } from "./token.js";
 
 const EVERY = 2000, SLOTS = 8;
 const FIGURES = ["loss", "bits_per_byte", "perplexity", "accuracy", "macro_f1", "lr", "grad_norm", "tokens_per_second"];
@@ -15,8 +17,7 @@ let listed = new Map(), asked = false, busy = false, again = false;
 class Denied extends Error {}
 
 async function get(path) {
-  const token = sessionStorage.getItem("minigpt.token");
-  const answer = await fetch(path, token ? { headers: { Authorization: `Bearer ${token}` } } : {});
+  const answer = await fetch(path, token() ? { headers: { Authorization: `Bearer ${token()}` } } : {});
   if (answer.status === 401) throw new Denied();
   const body = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(body.error?.message ?? answer.statusText), { status: answer.status });
@@ -162,19 +163,20 @@ function dress(theme) {
 }
 
 function begin() {
-  dress(localStorage.getItem("minigpt.theme"));
-  speak(localStorage.getItem("minigpt.language") ?? (navigator.language.startsWith("zh") ? "zh" : "en"));
+  dress(kept.get("theme"));
+  speak(kept.get("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en"));
   fillChoices();
   byId("language").addEventListener("click", () => { speak(current() === "en" ? "zh" : "en"); fillChoices(); show(); });
   byId("theme").addEventListener("click", () => {
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
-    localStorage.setItem("minigpt.theme", now === "dark" ? "light" : "dark");
-    dress(localStorage.getItem("minigpt.theme"));
+    const set = document.documentElement.dataset.theme;
+    const theme = (set === "dark" || (set !== "light" && dark)) ? "light" : "dark"; // the other one of what is seen
+    kept.set("theme", theme);
+    dress(theme);
   });
   byId("ask-token").addEventListener("submit", (event) => {
     event.preventDefault();
-    sessionStorage.setItem("minigpt.token", byId("token").value);
+    keep(byId("token").value);
     refresh();
   });
   for (const id of ["figure", "across", "log"]) byId(id).addEventListener("change", show);

@@ -24,7 +24,7 @@ export function askForToken() {
   return asking;
 }
 
-function keep(value) {
+export function keep(value) {
   if (!value) return false;
   held = value;
   try {
