@@ -3,7 +3,7 @@
 import http.client
 import json
 import math
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -224,47 +224,62 @@ def test_texts_are_what_they_were_while_others_look(port, gpt, names):
     assert found == [post(port, name, **fields) for name, fields in questions] * 3
 
 
-def slow_dial(monkeypatch) -> list[float]:
-    """From now on a reading takes a while; the scales that were read."""
+def held(monkeypatch, at: int, until) -> list[float]:
+    """From now on reading number `at` of a dial waits until `until()` holds; the scales that were read."""
     read, real = [], looking._at
 
-    def slowly(model, ids, studio, adapter, scale):
-        read.append(scale)
-        time.sleep(0.05)
-        return real(model, ids, studio, adapter, scale)
+    def watched(*args):
+        read.append(args[-1])
+        if len(read) == at:
+            wait_for(until, 100)
+        return real(*args)
 
-    monkeypatch.setattr(looking, "_at", slowly)
+    monkeypatch.setattr(looking, "_at", watched)
     return read
 
 
 def test_dials_are_read_one_reading_at_a_time_between_the_steps_of_others(gpt, names, monkeypatch):
-    read, real, waiting, studio = slow_dial(monkeypatch), looking._at, [], studio_of(gpt, names)
+    studio = studio_of(gpt, names)
+    worker, engine, begun, most, steps = studio.worker, studio.worker.engine, [], [], []
+    read = held(monkeypatch, 3, lambda: worker.asked)  # until somebody wants a text
+    run, step, beside = worker.run, engine.step, glances._beside
 
-    def watched(*args):
-        waiting.append(studio.worker._jobs.qsize())
-        return real(*args)
+    async def counted(function, *args):
+        begun.extend([function] * (function is beside))
+        most.append(len(begun))
+        try:
+            return await run(function, *args)
+        finally:
+            begun[:1] = [] if function is beside else begun[:1]
 
-    monkeypatch.setattr(looking, "_at", watched)
+    monkeypatch.setattr(worker, "run", counted)
+    monkeypatch.setattr(engine, "step", lambda: steps.append(len(read)) or step())
     with served(studio) as port, ThreadPoolExecutor(3) as pool:
-        post(port, "next", prompt="a", model="letters")  # from now on it is known how much it reads
-        asked = [pool.submit(post, port, "dial", prompt="ab", adapter="letters", scales=[0, 1, 2]) for _ in range(3)]
-        wait_for(lambda: len(read) >= 2)
-        assert max(waiting) == 0  # the others' readings do not stand before a step of the engine
-        complete(port, prompt="a", max_tokens=3)
-        assert len(read) < 9
-        assert [each.result()["scales"] for each in asked] == [[0, 1, 2]] * 3
-    assert sorted(read) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        for model in ("notes", "letters"):  # from now on it is known how much they read
+            post(port, "next", prompt="a", model=model)
+        asked = [pool.submit(post, port, "dial", prompt="ab", adapter="letters") for _ in range(3)]
+        wait_for(lambda: len(read) >= 3, 100)
+        complete(port, prompt="a", max_tokens=11, logit_bias={str(E): -100})
+        assert [each.result()["scales"] for each in asked] == [list(looking.SCALES)] * 3
+    assert sorted(read) == sorted([*looking.SCALES] * 3) and max(most) == 1
+    assert len(steps) == 10 and steps[-1] - steps[0] <= 2 * len(steps)  # no more than a few readings before each
 
 
 def test_one_question_too_many_and_one_that_nobody_waits_for(port, monkeypatch):
     monkeypatch.setattr(glances, "MOST", 1)
-    read, fields = slow_dial(monkeypatch), {"prompt": "ab", "adapter": "letters"}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("POST", "/api/dial", json.dumps(fields), {"Content-Type": "application/json"})
-    wait_for(lambda: len(read) >= 2)
-    found = ask(port, "POST", "/api/next", {"prompt": "a"})
-    assert found.status == 429 and found.headers["Retry-After"] == "2" and "ask again" in found.json["error"]["message"]
-    connection.sock.close()
-    connection.close()
-    wait_for(lambda: ask(port, "POST", "/api/next", {"prompt": "a"}).status == 200)
-    assert len(read) < len(looking.SCALES)
+    gone = threading.Event()
+    read, fields = held(monkeypatch, 2, gone.is_set), {"prompt": "ab", "adapter": "letters"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=100)
+    try:
+        connection.request("POST", "/api/dial", json.dumps(fields), {"Content-Type": "application/json"})
+        wait_for(lambda: len(read) == 2, 100)
+        found = ask(port, "POST", "/api/next", {"prompt": "a"})
+        assert found.status == 429 and found.headers["Retry-After"] == "2"
+        assert "ask again" in found.json["error"]["message"]
+        connection.sock.close()
+        connection.close()
+        wait_for(lambda: ask(port, "POST", "/api/tokens", {"text": "a"}).status == 200, 100)
+    finally:
+        gone.set()
+    assert ask(port, "POST", "/api/next", {"prompt": "a"}).status == 200
+    assert len(read) == 2

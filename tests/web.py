@@ -94,7 +94,7 @@ def wait_for(holds, seconds: float = 10.0):
 
 def ask(port: int, method: str, path: str, body=None, **headers) -> SimpleNamespace:
     """One request: status, headers, raw body, and the JSON in it."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=100)
     try:
         if isinstance(body, dict):
             body, headers = json.dumps(body), {"Content-Type": "application/json"} | headers

@@ -1,9 +1,9 @@
 """The model's thread: between two steps of the engine it does whatever else asks for the model.
 
     event loop                                  thread
-    run(function)      -- jobs -->              all jobs, in order
+    run(function)      -- jobs -->              jobs, in order
     ask([...])         -- jobs: submit -->      one step of the engine
-                       <-- events --            all jobs, ...
+                       <-- events --            jobs, ...
     cancel(channel)    -- jobs: cancel -->
 
 Nobody else may touch the model, so nothing needs a lock. A reader who does not read holds back nothing: his events
@@ -104,13 +104,12 @@ class Worker:
         self._fail_all(Refusal(503, "the server is shutting down: ask another one, or later"))
 
     def _do_jobs(self) -> bool:
-        """All that wait; with nothing else to do, the next one, whenever it comes. False at the end."""
-        try:
-            while self._do(*self._jobs.get(block=not self._channels)):
-                pass
-        except queue.Empty:
-            return True
-        return False
+        """Those that wait now; with nothing else to do, the next one, whenever it comes. False at the end.
+
+        What comes meanwhile waits for a step: somebody who asks again as soon as he is answered holds back no text.
+        """
+        waiting = max(self._jobs.qsize(), 0 if self._channels else 1)
+        return all(self._do(*self._jobs.get()) for _ in range(waiting))
 
     @staticmethod
     def _do(job: Callable, args: tuple) -> bool:
