@@ -2,7 +2,6 @@
 
 from difflib import get_close_matches
 
-
 LONGEST = 1000  # characters of a message: the value that it quotes may be a whole file
 
 

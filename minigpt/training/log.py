@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from minigpt.errors import Error
 from minigpt.files import write_atomic
 
 
@@ -79,15 +80,24 @@ class Unheard(Log):
 
 
 def read_metrics(run: Path) -> list[dict]:
-    """The records of a run; a last line cut short by a crash is passed over."""
+    """The records of a run; a line that is none is passed over: one cut short by a crash, or damaged."""
     path = Path(run) / "metrics.jsonl"
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+    try:
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []  # not splitlines: U+2028 may be in a sample
+    except OSError as problem:
+        raise Error(f"{path}: cannot read it: {problem.strerror}") from None
+    return [record for line in lines if (record := _record(line)) is not None]
+
+
+def _record(line: bytes) -> dict | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int or not isinstance(record.get("kind"), str):
+        return None
+    measured = {"train": ("loss", "lr"), "eval": ("loss",)}.get(record["kind"], ())  # what the pictures are made of
+    return record if all(type(record.get(name)) in (int, float) for name in measured) else None
 
 
 def peak_memory() -> int:
@@ -110,7 +120,5 @@ def _tensorboard(run: Path, start: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        from minigpt.errors import Error
-
         raise Error("--tensorboard needs the package: pip install minigpt[tensorboard]") from None
     return SummaryWriter(str(run), purge_step=start + 1)

@@ -1,7 +1,7 @@
 """Weights, settings and what stands beside them: every file of a model, an adapter and a run that is read back."""
 
 import functools
-import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -115,12 +115,9 @@ class Learner:
 
 def resumed(folder: Path):
     learner = Learner()
-    run = folder / "run"
-    (run / "checkpoints" / "step-00000001").mkdir(parents=True)
-    for file in folder.iterdir():
-        if file.is_file():
-            (run / "checkpoints" / "step-00000001" / file.name).write_bytes(file.read_bytes())
-    progress = load_checkpoint(run, WholeModel(learner.model), learner.model, learner.optimizer)
+    with tempfile.TemporaryDirectory() as run:
+        shutil.copytree(folder, Path(run, "checkpoints", "step-00000001"))
+        progress = load_checkpoint(Path(run), WholeModel(learner.model), learner.model, learner.optimizer)
     return progress, learner.state()
 
 
@@ -129,8 +126,7 @@ def checkpoint(folder: Path):
     with tempfile.TemporaryDirectory() as run:
         weights = WholeModel(learner.model)
         found = save_checkpoint(Path(run), weights, learner.model, learner.optimizer, Progress(step=1, tokens=8))
-        for file in found.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(found, folder, dirs_exist_ok=True)
 
 
 def metrics(folder: Path):
@@ -156,7 +152,7 @@ def verified(folder: Path):
 def mergeable(folder: Path):
     hub.save(gpt(), folder)
     with_lora(folder)
-    merge_files.merge(folder / WEIGHTS, folder, folder / "out")
+    merge_files.merge_checkpoint(folder / WEIGHTS, folder, folder / "out")
     (folder / "merged.safetensors").write_bytes((folder / "out" / WEIGHTS).read_bytes())
     for file in (folder / "out").iterdir():
         file.unlink()
@@ -165,7 +161,7 @@ def mergeable(folder: Path):
 
 def merged(folder: Path):
     with tempfile.TemporaryDirectory() as out:
-        merge_files.merge(folder / WEIGHTS, folder, Path(out) / "merged")
+        merge_files.merge_checkpoint(folder / WEIGHTS, folder, Path(out) / "merged")
         return (Path(out) / "merged" / WEIGHTS).read_bytes()
 
 
