@@ -7,7 +7,6 @@ import yaml
 
 from minigpt.errors import Error
 
-
 DEEPEST = 50  # what is within what
 
 

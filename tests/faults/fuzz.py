@@ -4,7 +4,8 @@ refused   an `Error` of ours, one sentence that fits on a screen; what was in me
 same      the same values as before the damage: it hit what says nothing, such as a space
 other     other values, and they are those that the damaged file says, as its `witness` (another library, or the
           standard one) reads it: a flipped bit of a weight is a weight, no reader can know
-FAULT     anything else: another exception, more than SECONDS of the processor, more than MEMORY, values that are not in the file
+FAULT     anything else: another exception, more than SECONDS of the processor, more than MEMORY, other values
+              than the file's
 """
 
 import random
