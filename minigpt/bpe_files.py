@@ -121,7 +121,10 @@ def read_end_of_text(directory: Path, specials: dict[str, int]) -> str:
     if EOT in specials or not config.is_file():
         return EOT
     eos = _json(config).get("eos_token")
-    return eos.get("content", EOT) if isinstance(eos, dict) else eos or EOT
+    text = eos.get("content", EOT) if isinstance(eos, dict) else eos or EOT
+    if not isinstance(text, str):
+        raise Error(f"{config}: eos_token is {text!r:.80}, expected the text of a token: the file is damaged")
+    return text
 
 
 def _ranks(path: Path, vocab: dict[str, int], merges: list[tuple], specials: dict[str, int]) -> dict[bytes, int]:

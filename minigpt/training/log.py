@@ -3,12 +3,13 @@
 import json
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from minigpt.errors import Error
-from minigpt.files import write_atomic
+from minigpt.files import as_error, write_atomic
 
 
 class Log:
@@ -31,8 +32,9 @@ class Log:
     def record(self, kind: str, step: int, **values):
         if kind == "eval":
             self.evaluations.append(values)
-        self.file.write(json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False) + "\n")
-        self.file.flush()
+        with as_error("write", self.path):
+            self.file.write(json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False) + "\n")
+            self.file.flush()
         if self.board is not None:
             for name, value in values.items():
                 if isinstance(value, str):
@@ -56,7 +58,8 @@ class Log:
 
     def close(self):
         self.bar.close()
-        self.file.close()
+        with suppress(OSError):  # of what `record` could not write, and said so
+            self.file.close()
         if self.board is not None:
             self.board.close()
 

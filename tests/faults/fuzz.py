@@ -92,7 +92,7 @@ def judge(subject: Subject, folder: Path, expected) -> tuple[str, str]:
     """The verdict, and what happened."""
     before = subject.memory() if subject.memory else None
     try:
-        with limits():
+        with limits(SECONDS, MEMORY):
             found = subject.read(folder)
     except OURS as problem:
         text = str(problem)
@@ -113,7 +113,7 @@ def judge(subject: Subject, folder: Path, expected) -> tuple[str, str]:
 
 
 @contextmanager
-def limits(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
+def limits(seconds: float, memory: int = MEMORY) -> Iterator[None]:
     """Inside, who works longer meets `Late`, and who asks for more memory a `MemoryError`."""
     import resource
 

@@ -22,6 +22,7 @@ from minigpt import GPT, hub
 from minigpt.corpus.preparation import prepare
 from minigpt.training.checkpoint import list_checkpoints
 from tests.faults import subjects, texts
+from tests.faults.fuzz import OURS
 from tests.runs import RARELY, SHAPE, SMALL, train, write_lines
 
 LEFT = ".tmp-"  # in the name of what a killed process may leave; anything else is a whole thing
@@ -64,6 +65,23 @@ def _ended(status: int) -> bool:
     return False
 
 
+def together(work: Callable[[], object], count: int = 2) -> list[int]:
+    """`count` forks do the same at once; of each 0: done, 2: an `Error` of ours, 1: anything else."""
+    children = []
+    for _ in range(count):
+        if not (child := os.fork()):
+            code = 1
+            with contextlib.suppress(Exception):
+                try:
+                    work()
+                    code = 0
+                except OURS:
+                    code = 2
+            os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
 def content(folder: Path) -> dict[str, bytes]:
     """The files below a folder, without those under temporary names."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -90,24 +108,29 @@ def writer(name: str, folder: Path, write: Callable[[Path], object], kills: int,
     return Killed(name, found, ended, faults)
 
 
-def merging(folder: Path, kills: int) -> Killed:
+def merge_into(folder: Path) -> Callable[[Path], object]:
+    """What merges an adapter of `folder` into the base there."""
     torch.manual_seed(0)
     model = subjects.gpt(d_model=64, n_layers=4, vocab_size=500)
     hub.save(model, folder / "base")
     lora.attach(model, lora.Config(r=4, targets=("q_proj", "v_proj")))
     lora.save(model, folder / "adapter")
-    return writer(
-        "python -m lora merge", folder / "work", lambda out: merge_checkpoint(folder / "base", folder / "adapter", out),
-        kills,
-    )  # fmt: skip
+    return lambda out: merge_checkpoint(folder / "base", folder / "adapter", out)
+
+
+def prepare_into(folder: Path) -> Callable[[Path], object]:
+    """What makes tokens of notes in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = write_lines(folder / "notes.jsonl", ({"note": f"{note} {i}"} for i in range(300) for note in texts.NOTES))
+    return lambda out: prepare(source, out, field="note", vocab_size=400, progress=False)
+
+
+def merging(folder: Path, kills: int) -> Killed:
+    return writer("python -m lora merge", folder / "work", merge_into(folder), kills)
 
 
 def preparing(folder: Path, kills: int) -> Killed:
-    folder.mkdir(parents=True, exist_ok=True)
-    source = write_lines(folder / "notes.jsonl", ({"note": f"{note} {i}"} for i in range(300) for note in texts.NOTES))
-    return writer(
-        "data/prepare.py", folder / "work", lambda out: prepare(source, out, field="note", vocab_size=400), kills
-    )
+    return writer("data/prepare.py", folder / "work", prepare_into(folder), kills)
 
 
 def saving(folder: Path, kills: int) -> Killed:
