@@ -98,7 +98,10 @@ def test_records_of_a_run_are_those_lines_that_are_records(tmp_path):
     log.record("sample", 1, text="a\u2028b")  # a line separator to str.splitlines, and a character of a text
     log.close()
     whole = (tmp_path / "metrics.jsonl").read_bytes()
-    bad = b'[]\n"x"\n7\n{"kind": "eval", "step": 1}\n{"kind": "train", "step": "1", "loss": 1}\n\xff\n' + b"[" * 10**5
+    bad = (
+        b'[]\n"x"\n7\n{"kind": "eval", "step": 1}\n{"kind": "train", "step": "1", "loss": 1, "lr": 1}\n\xff\n'
+        + b"[" * 10**5
+    )
     (tmp_path / "metrics.jsonl").write_bytes(whole + bad)
     assert [(r["kind"], r.get("text")) for r in read_metrics(tmp_path)] == [("train", None), ("sample", "a\u2028b")]
 
@@ -215,3 +218,51 @@ def test_every_package_is_pinned_exactly_and_none_comes_from_an_address():
     text = (dependencies.ROOT / "pyproject.toml").read_text() + (dependencies.ROOT / "constraints.txt").read_text()
     assert "git+" not in text and "://" not in text and " @ " not in text
     assert dependencies.named() == dependencies.PURPOSE.keys()
+
+
+DEEP = b'{"a": ' + b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "made, name, data, read",
+    [
+        (subjects.checkpoint, "state.json", DEEP, subjects.resumed),
+        (
+            subjects.checkpoint,
+            "state.json",
+            b'{"step": "1", "tokens": 8, "seconds": 0, "scaler": {}}',
+            subjects.resumed,
+        ),
+        (
+            subjects.checkpoint,
+            "state.json",
+            b'{"step": 1, "tokens": 8, "seconds": NaN, "scaler": {}}',
+            subjects.resumed,
+        ),
+        (subjects.checkpoint, "state.json", b'{"step": 1, "tokens": 8, "seconds": 0, "scaler": 1}', subjects.resumed),
+        (texts.tokens, "manifest.json", DEEP, texts.read_tokens),
+        (texts.tokens, "manifest.json", ("sha256", "sha257"), texts.read_tokens),
+        (texts.tokens, "manifest.json", ('"vocab_size": 300', '"vocab_size": 300.5'), texts.read_tokens),
+        (lambda folder: None, "p.jsonl", DEEP, lambda folder: texts.read_prompts(folder / "p.jsonl")),
+    ],
+)
+def test_what_no_run_has_written_is_refused(tmp_path, made, name, data, read):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    made(folder)
+    if isinstance(data, tuple):
+        text = (folder / name).read_text()
+        assert data[0] in text
+        data = text.replace(*data).encode()
+    (folder / name).write_bytes(data)
+    with pytest.raises(minigpt.Error):
+        read(folder)
+
+
+def test_matrices_that_64_bits_cannot_count_are_refused(tmp_path):
+    hub.save(subjects.gpt(**subjects.LLAMA), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    huge = dict.fromkeys(("hidden_size", "vocab_size"), 2**31 - 1)
+    (tmp_path / "config.json").write_text(json.dumps(config | huge | {"head_dim": 8}))
+    with pytest.raises(minigpt.Error, match="larger than any memory"):
+        GPT.from_pretrained(tmp_path)
