@@ -70,7 +70,7 @@ class GPTConfig:
                 continue
             if type(value) is not int or value < 1:  # not isinstance: True is an int
                 raise Error(f"GPTConfig.{name} is {value!r}: give a whole number of at least 1")
-            if value > (most := MOST.get(name, 2**31 - 1)):
+            if value > (most := MOST.get(name, 2**62)):
                 raise Error(f"GPTConfig.{name} is {value:.3g}, more than any model has: give at most {most}")
 
     def _derive(self):

@@ -98,7 +98,7 @@ def writer(name: str, folder: Path, write: Callable[[Path], object], kills: int,
     while found < kills and ended < 10 * kills:
         shutil.rmtree(out, ignore_errors=True)
         caught = killed_after(lambda: write(out), lasts * draw.random())
-        found, ended = found + caught, ended + (not caught)
+        found, ended, lasts = found + caught, ended + (not caught), lasts * (1 if caught else 0.9)  # it may get faster
         if out.exists() and content(out) != whole:
             faults.append(f"{name}: after kill {found} something half is there")
         if not out.exists():
@@ -147,7 +147,7 @@ def saving(folder: Path, kills: int) -> Killed:
     while found < kills and ended < 10 * kills:
         hub.save(old, out)
         caught = killed_after(lambda: hub.save(new, out), lasts * draw.random())
-        found, ended = found + caught, ended + (not caught)
+        found, ended, lasts = found + caught, ended + (not caught), lasts * (1 if caught else 0.9)  # it may get faster
         if subjects.values(GPT.from_pretrained(out)) not in either:
             faults.append(f"saving: after kill {found} the weights are of neither model")
     return Killed("a model saved over another", found, ended, faults)
