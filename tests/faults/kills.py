@@ -9,12 +9,14 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 import lora
 from lora.merge_files import merge_checkpoint
@@ -42,6 +44,7 @@ def killed_after(work: Callable[[], object], seconds: float) -> bool:
     """Do `work` in a fork and kill that after so long; whether it was still at work. An exception there is ours."""
     child = os.fork()
     if not child:
+        tqdm.set_lock(threading.RLock())  # its own is shared with the parent, and who is killed does not give it back
         with contextlib.suppress(BaseException):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             work()

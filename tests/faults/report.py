@@ -19,7 +19,7 @@ def files_table(results: list[Result]) -> str:
 
 
 def kills_table(killed: list[Killed]) -> str:
-    rows = ["| work | killed | ended before its moment | half or lost |", "|---|---|---|---|"]
+    rows = ["| work | killed | ended on its own | half or lost |", "|---|---|---|---|"]
     return "\n".join([*rows, *(f"| {k.work} | {k.kills} | {k.ended} | {len(k.faults)} |" for k in killed)])
 
 
