@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo merge-check test bench mutants lint clean
+.PHONY: demo merge-check test bench mutants faults lint clean
 
 demo: $(VENV)/.run
 	$(BIN)/python train.py --config configs/demo.yaml --overwrite
@@ -49,6 +49,10 @@ bench: $(VENV)/.test
 N ?= 40
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutants --draw $(N)
+
+# Damaged files, kill -9, full disks: some ten thousand; writes docs/reliability.md. Ten minutes on two cores.
+faults: $(VENV)/.test
+	$(BIN)/python -m tests.faults
 
 lint: $(VENV)/.lint $(VENV)/.run
 	$(BIN)/ruff check .

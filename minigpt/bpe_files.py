@@ -121,10 +121,15 @@ def read_end_of_text(directory: Path, specials: dict[str, int]) -> str:
     if EOT in specials or not config.is_file():
         return EOT
     eos = _json(config).get("eos_token")
-    return eos.get("content", EOT) if isinstance(eos, dict) else eos or EOT
+    text = eos.get("content", EOT) if isinstance(eos, dict) else eos or EOT
+    if not isinstance(text, str):
+        raise Error(f"{config}: eos_token is {text!r:.80}, expected the text of a token: the file is damaged")
+    return text
 
 
 def _ranks(path: Path, vocab: dict[str, int], merges: list[tuple], specials: dict[str, int]) -> dict[bytes, int]:
+    if (bad := next((text for text, i in vocab.items() if type(i) is not int), None)) is not None:
+        raise Error(f"{path}: the id of {bad!r} is {vocab[bad]!r:.80}, expected a whole number: the file is damaged")
     try:
         ranks = {to_bytes(text): i for text, i in sorted(vocab.items(), key=by_id) if text not in specials}
         pairs = [(to_bytes(a), to_bytes(b)) for a, b in merges]

@@ -196,7 +196,7 @@ def converse(chat: Chat, lines: Iterable[str], as_json: bool = False):
 def _content(line: str) -> str:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("content"), str):
         raise Error('not an object with the text field "content", such as {"content": "a cough"}')

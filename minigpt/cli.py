@@ -23,11 +23,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
-import yaml
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from minigpt.errors import Error, nearest
 from minigpt.options import Option, collect, headline, to_yaml, type_name
+from minigpt.yaml_files import read_yaml
 
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
@@ -195,15 +195,7 @@ def _translate(problem: ArgumentError, options: dict[str, Option]) -> Error:
 
 def _read(file: Path, parser: ArgumentParser, options: dict[str, Option]) -> dict[str, Any]:
     """The values of a config file, in their types; every key must be known."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Error(f"{file}: cannot read the config file: {getattr(problem, 'strerror', None) or problem}") from None
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as problem:
-        raise Error(
-            f"{file}: not valid {file.suffix.lstrip('.') or 'yaml'}: {' '.join(str(problem).split())}"
-        ) from None
+    content = _read_toml(file) if file.suffix == ".toml" else read_yaml(file, "config file")
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -215,6 +207,15 @@ def _read(file: Path, parser: ArgumentParser, options: dict[str, Option]) -> dic
             raise Error(f"{file}: there is no key {str(key)!r}: {nearest(name, options)}")
         values[name] = _typed(file, name, value, parser, options[name])
     return values
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Error(f"{file}: cannot read the config file: {getattr(problem, 'strerror', None) or problem}") from None
+    except (ValueError, RecursionError) as problem:
+        raise Error(f"{file}: not valid TOML: {' '.join(str(problem).split())}") from None
 
 
 def _typed(file: Path, name: str, value: Any, parser: ArgumentParser, option: Option) -> Any:

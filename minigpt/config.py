@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from minigpt import rope
 from minigpt.errors import Error, nearest
 
+MOST = {"n_layers": 10_000, "n_heads": 100_000, "n_kv_heads": 100_000}  # a damaged file may ask for any number
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu", "relu2", "silu")
 
 
@@ -69,6 +70,8 @@ class GPTConfig:
                 continue
             if type(value) is not int or value < 1:  # not isinstance: True is an int
                 raise Error(f"GPTConfig.{name} is {value!r}: give a whole number of at least 1")
+            if value > (most := MOST.get(name, 2**62)):
+                raise Error(f"GPTConfig.{name} is {value:.3g}, more than any model has: give at most {most}")
 
     def _derive(self):
         if self.d_head is None:

@@ -29,7 +29,7 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
     >>> (folder / "runs/note.txt").read_bytes().decode(), len(list((folder / "runs").iterdir()))
     ('咳嗽\n', 1)
     """
-    with atomic_file(path) as temporary, _as_error("write", path):
+    with atomic_file(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
@@ -42,15 +42,15 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = _temporary_beside(path)
-    with _as_error("write", path):
+    with as_error("write", path):
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would leave 0600
         temporary.unlink()
     try:
-        yield temporary
-        if not temporary.is_file():
-            raise Error(f"{path}: nothing was written")
-        with _as_error("write", path):
+        with as_error("write", path):
+            yield temporary
+            if not temporary.is_file():
+                raise Error(f"{path}: nothing was written")
             temporary.chmod(mode)
             _sync(temporary)
             temporary.replace(path)
@@ -76,10 +76,10 @@ def atomic_directory(path: str | Path, replace: bool = False) -> Iterator[Path]:
     temporary = _temporary_beside(path)
     old = None
     try:
-        with _as_error("create", path):
+        with as_error("create", path):
             temporary.mkdir()
-        yield temporary
-        with _as_error("write", path):
+        with as_error("write", path):
+            yield temporary
             for root, _, names in os.walk(temporary):
                 for name in names:
                     _sync(Path(root, name))
@@ -102,7 +102,7 @@ def alone(directory: str | Path) -> Iterator[None]:
         yield
         return
     file = Path(directory, ".lock")
-    with _as_error("write into", directory):
+    with as_error("write into", directory):
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _locked(file)
     try:
@@ -145,7 +145,7 @@ def _swap(temporary: Path, path: Path) -> Path | None:
 
 def _temporary_beside(path: Path) -> Path:
     # Beside the target: a rename is atomic only within one file system. Not mkstemp: its mode 0600 would stay.
-    with _as_error("create the folder of", path):
+    with as_error("create the folder of", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
 
@@ -162,7 +162,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _as_error(verb: str, path: str | Path) -> Iterator[None]:
+def as_error(verb: str, path: str | Path) -> Iterator[None]:
+    """Inside, what the system refuses (a full disk, a place that is not ours) is an `Error` with its reason."""
     try:
         yield
     except OSError as problem:

@@ -34,9 +34,8 @@ def load(make: Callable, directory, *, dtype: torch.dtype | None = torch.float32
     family, config = read_config(directory)
     if changes:
         config = GPTConfig.from_dict(config.to_dict() | changes)
-    with torch.device("meta"):
-        model = make(config)
     source = TensorFiles(directory)
+    model = _skeleton(make, config, source)
     _check(model, family, source)  # before any memory is taken: a damaged config may ask for a great deal
     model = model.to(dtype or source.dtype()).to_empty(device=device)
     if config.tied:
@@ -137,6 +136,18 @@ def read_config(directory) -> tuple[Family, GPTConfig]:
         return FAMILIES[kind], FAMILIES[kind].config_from(values)
     except (TypeError, ValueError, AttributeError) as problem:
         raise Error(f"{path}: a value has the wrong type ({problem})") from None
+
+
+def _skeleton(make: Callable, config: GPTConfig, source: TensorFiles):
+    """The model without numbers; `Error` for a config that these files cannot belong to, or nothing can hold."""
+    count = len(source.file_of)
+    if config.n_layers > max(200, count):  # of fewer layers `_check` names the tensor that is missing
+        raise Error(f"{source.directory}: config.json says {config.n_layers} layers, the files hold {count} tensors")
+    try:
+        with torch.device("meta"):
+            return make(config)
+    except RuntimeError:  # more elements than 64 bits can count
+        raise Error(f"{source.directory}: config.json makes matrices larger than any memory: it is damaged") from None
 
 
 def _check(model: nn.Module, family: Family, source: TensorFiles):

@@ -66,7 +66,11 @@ def is_derived(name: str) -> bool:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]):
     """One safetensors file, under its name only once it is whole."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as problem:  # a full disk
+            raise Error(f"{path}: cannot write it: {problem}") from None

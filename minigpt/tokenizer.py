@@ -26,6 +26,7 @@ PATTERN = (
     r"|\s{0,32}[\r\n]|\s{1,32}(?!\S)|\s"
 )
 _LONGEST_BLANK = 250_000
+_MOST_IDS = 2**24  # the largest vocabularies have 2^18; a table has a row for each id up to the highest
 _LONG_BLANK = re.compile(rf"\s{{{_LONGEST_BLANK}}}")
 
 
@@ -48,8 +49,8 @@ class Tokenizer:
         if eot not in specials:
             raise Error(f"the tokenizer has no end-of-text token {eot!r}; its special tokens: {sorted(specials)}")
         ids = [*ranks.values(), *specials.values()]
-        if len(set(ids)) < len(ids) or min(ids) < 0:
-            raise Error("two tokens of the tokenizer have the same id, or an id is negative: the vocabulary is damaged")
+        if not all(type(i) is int and 0 <= i < _MOST_IDS for i in ids) or len(set(ids)) < len(ids):
+            raise Error(f"two tokens have the same id, or one is not from 0 to {_MOST_IDS - 1}: damaged vocabulary")
         self.vocabulary = Vocabulary(ranks, pattern, dict(specials))
         self.pattern, self.specials = pattern, dict(specials)
         self.vocab_size, self.eot, self.eot_text = max(ids) + 1, specials[eot], eot

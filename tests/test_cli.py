@@ -171,7 +171,7 @@ def test_a_later_file_wins(tmp_path):
         ("data:\n  seed: 1", ["'data'"]),
         ("seed: {a: 1}", ["seed is"]),
         ("- seed", ["key: value", "list"]),
-        ("seed: [", ["not valid yaml"]),
+        ("seed: [", ["not valid YAML"]),
     ],
 )
 def test_bad_files_are_named(tmp_path, text, words):

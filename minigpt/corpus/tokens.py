@@ -68,9 +68,15 @@ def read_manifest(directory: Path) -> dict:
             raise Error(f"{path}: format {manifest['format']}, expected {FORMAT}: {_AGAIN}")
         width = {"uint16": 2, "uint32": 4}[manifest["dtype"]]
         expected = {name: manifest[name]["tokens"] * width for name in ("train", "val")}
+        for name, size in expected.items():
+            str.encode(manifest[name]["sha256"])
+            if type(size) is not int or size < width:  # each split begins with an EOT
+                raise ValueError
+        if type(manifest["vocab_size"]) is not int or type(manifest["eot"]) is not int:
+            raise ValueError
         if not 0 <= manifest["eot"] < manifest["vocab_size"] <= 256**width:
             raise Error(f"{path}: {manifest['vocab_size']} ids do not fit {manifest['dtype']}: {_AGAIN}")
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise Error(f"{path}: not a manifest of tokens ({type(problem).__name__}): {_AGAIN}") from None
     for name, size in expected.items():
         file = directory / f"{name}.bin"

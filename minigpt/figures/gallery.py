@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-import yaml
 
 from minigpt import hub
 from minigpt.config import GPTConfig
@@ -19,6 +18,7 @@ from minigpt.memory.job import METHODS, OPTIMIZERS, Job
 from minigpt.model import GPT
 from minigpt.training.log import read_metrics
 from minigpt.training.schedule import ScheduleConfig, learning_rate
+from minigpt.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,7 @@ class Subject:
     def settings(self) -> dict:
         """train.yaml, or nothing."""
         path = self.directory / "train.yaml"
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
-            raise Error(f"{path}: not valid YAML ({' '.join(str(problem).split())})") from None
+        found = read_yaml(path, "settings of the run") if path.is_file() else {}
         return found if isinstance(found, dict) else {}
 
     @cached_property

@@ -28,7 +28,7 @@ def read_records(file: Path) -> list[tuple[str, dict]]:
 def _record_of(line: str, where: str) -> dict:
     try:
         found = json.loads(line)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise Error(f"{where}: not valid JSON ({problem})") from None
     if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
         raise Error(f'{where}: expected an object with the text field "prompt", such as {{"prompt": "Dx:"}}')

@@ -19,10 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import yaml
-
 from minigpt.errors import Error, nearest
 from minigpt.tokenizer import Tokenizer
+from minigpt.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -144,12 +143,7 @@ class Builder:
 
 def read_templates(file: str | Path) -> tuple[Template, ...]:
     """Templates from a YAML (or JSON) list of mappings: name, task, question, answer, between."""
-    try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Error(f"{file}: cannot read the templates: {getattr(problem, 'strerror', None) or problem}") from None
-    except (yaml.YAMLError, RecursionError) as problem:
-        raise Error(f"{file}: not valid YAML: {' '.join(str(problem).split())}") from None
+    found = read_yaml(Path(file), "templates")
     if not isinstance(found, list) or not found or not all(isinstance(each, dict) for each in found):
         raise Error(f"{file}: expected a list of templates, each with name, question and answer")
     known = [field.name for field in fields(Template)]

@@ -10,6 +10,7 @@ There is no random state to save: see streams.py. There is no data state either:
 """
 
 import json
+import math
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -90,11 +91,26 @@ def load_checkpoint(run: Path, weights, model: nn.Module, optimizer, ranks=ALONE
     latest = checkpoints[-1]
     try:
         ranks.load(weights, model, latest)
-        progress = Progress(**json.loads((latest / "state.json").read_text(encoding="utf-8")))
+        progress = read_progress(latest / "state.json")
         if before_step is not None and progress.step:
             before_step(progress.step - 1)
         load_state_by_name(model, optimizer, load_file(latest / "optimizer.safetensors"))
         ranks.spread(optimizer)
         return progress
-    except (OSError, ValueError, TypeError, SafetensorError) as problem:
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as problem:
         raise Error(f"{latest}: damaged ({problem}); remove it to resume from the one before") from None
+
+
+def read_progress(file: Path) -> Progress:
+    """What state.json says; ValueError or TypeError for what no run has written."""
+    values = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or values.keys() != vars(Progress()).keys():
+        raise ValueError(f"state.json holds other keys than {', '.join(vars(Progress()))}")
+    counts = values["step"], values["tokens"]
+    if not all(type(count) is int and 0 <= count < 2**63 for count in counts):
+        raise ValueError(f"state.json: step and tokens are {counts!r:.80}, expected whole numbers")
+    if type(values["seconds"]) not in (int, float) or not 0 <= values["seconds"] < math.inf:
+        raise ValueError(f"state.json: seconds is {values['seconds']!r:.80}, expected a number")
+    if not isinstance(values["scaler"], dict):
+        raise ValueError(f"state.json: scaler is {values['scaler']!r:.80}, expected an object")
+    return Progress(**values)

@@ -3,11 +3,13 @@
 import json
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from minigpt.files import write_atomic
+from minigpt.errors import Error
+from minigpt.files import as_error, write_atomic
 
 
 class Log:
@@ -30,8 +32,9 @@ class Log:
     def record(self, kind: str, step: int, **values):
         if kind == "eval":
             self.evaluations.append(values)
-        self.file.write(json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False) + "\n")
-        self.file.flush()
+        with as_error("write", self.path):
+            self.file.write(json.dumps({"kind": kind, "step": step, **values}, ensure_ascii=False) + "\n")
+            self.file.flush()
         if self.board is not None:
             for name, value in values.items():
                 if isinstance(value, str):
@@ -55,7 +58,8 @@ class Log:
 
     def close(self):
         self.bar.close()
-        self.file.close()
+        with suppress(OSError):  # of what `record` could not write, and said so
+            self.file.close()
         if self.board is not None:
             self.board.close()
 
@@ -79,15 +83,24 @@ class Unheard(Log):
 
 
 def read_metrics(run: Path) -> list[dict]:
-    """The records of a run; a last line cut short by a crash is passed over, and so is one that is no record."""
+    """The records of a run; a line that is none is passed over: one cut short by a crash, or damaged."""
     path = Path(run) / "metrics.jsonl"
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
-    return [record for record in records if isinstance(record, dict) and "kind" in record and "step" in record]
+    try:
+        lines = path.read_bytes().split(b"\n") if path.is_file() else []  # not splitlines: U+2028 may be in a sample
+    except OSError as problem:
+        raise Error(f"{path}: cannot read it: {problem.strerror}") from None
+    return [record for line in lines if (record := _record(line)) is not None]
+
+
+def _record(line: bytes) -> dict | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int or not isinstance(record.get("kind"), str):
+        return None
+    measured = {"train": ("loss", "lr"), "eval": ("loss",)}.get(record["kind"], ())  # what the pictures are made of
+    return record if all(type(record.get(name)) in (int, float) for name in measured) else None
 
 
 def peak_memory() -> int:
@@ -110,7 +123,5 @@ def _tensorboard(run: Path, start: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        from minigpt.errors import Error
-
         raise Error("--tensorboard needs the package: pip install minigpt[tensorboard]") from None
     return SummaryWriter(str(run), purge_step=start + 1)

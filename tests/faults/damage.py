@@ -64,6 +64,13 @@ def other(data: bytes, draw: random.Random) -> bytes:
     return draw.choice((b"", b"\x00" * 64, b"null", b"[]", b"{}", b"\xff\xfe\x00", deep, b"[" * 100_000, b"\x1f\x8b"))
 
 
+def laughs(data: bytes, draw: random.Random) -> bytes:
+    """A few lines of YAML whose value is ten to the ninth times a word, if anyone writes it out."""
+    rows = [b"lr: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    rows += [b"k%d: &a%d [" % (i, i) + b", ".join([b"*a%d" % (i - 1)] * 10) + b"]" for i in range(1, 9)]
+    return b"\n".join([*rows, draw.choice((b"lr: *a8", b"seed: *a8", b"- *a8"))]) + b"\n"
+
+
 def swap(data: bytes, draw: random.Random) -> bytes:
     """Another value somewhere in a JSON text."""
     found = json.loads(data)
@@ -142,5 +149,6 @@ def _text(value) -> bytes:
 
 BYTES: tuple[Damage, ...] = (flip, truncate, splice, zeros, noise, other)
 TEXT = (*BYTES, line)
+YAML = (*TEXT, laughs)
 JSON = (*TEXT, swap, swap, swap, drop, drop, add, twice, nest)
 TENSORS = (*BYTES, header, header, header, length, numbers)

@@ -4,8 +4,8 @@ refused   an `Error` of ours, one sentence that fits on a screen; what was in me
 same      the same values as before the damage: it hit what says nothing, such as a space
 other     other values, and they are those that the damaged file says, as its `witness` (another library, or the
           standard one) reads it: a flipped bit of a weight is a weight, no reader can know
-FAULT     anything else: another exception, more than SECONDS of the processor, more than MEMORY, values that are not in
-          the file
+FAULT     anything else: another exception, more than SECONDS of the processor, more than MEMORY, other values
+              than the file's
 """
 
 import random
@@ -92,7 +92,7 @@ def judge(subject: Subject, folder: Path, expected) -> tuple[str, str]:
     """The verdict, and what happened."""
     before = subject.memory() if subject.memory else None
     try:
-        with limits():
+        with limits(SECONDS, MEMORY):
             found = subject.read(folder)
     except OURS as problem:
         text = str(problem)
@@ -113,7 +113,7 @@ def judge(subject: Subject, folder: Path, expected) -> tuple[str, str]:
 
 
 @contextmanager
-def limits(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
+def limits(seconds: float, memory: int = MEMORY) -> Iterator[None]:
     """Inside, who works longer meets `Late`, and who asks for more memory a `MemoryError`."""
     import resource
 

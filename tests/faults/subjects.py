@@ -116,7 +116,7 @@ class Learner:
 def resumed(folder: Path):
     learner = Learner()
     with tempfile.TemporaryDirectory() as run:
-        shutil.copytree(folder, Path(run) / "checkpoints" / "step-00000001")
+        shutil.copytree(folder, Path(run, "checkpoints", "step-00000001"))
         progress = load_checkpoint(Path(run), WholeModel(learner.model), learner.model, learner.optimizer)
     return progress, learner.state()
 
@@ -126,8 +126,7 @@ def checkpoint(folder: Path):
     with tempfile.TemporaryDirectory() as run:
         weights = WholeModel(learner.model)
         found = save_checkpoint(Path(run), weights, learner.model, learner.optimizer, Progress(step=1, tokens=8))
-        for file in found.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(found, folder, dirs_exist_ok=True)
 
 
 def metrics(folder: Path):

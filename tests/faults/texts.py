@@ -16,7 +16,7 @@ from minigpt.generation.prompts import read_prompts
 from minigpt.prompting.template import read_templates
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.command import Options
-from tests.faults.damage import BYTES, JSON, TEXT
+from tests.faults.damage import BYTES, JSON, TEXT, YAML
 from tests.faults.fuzz import Subject
 
 NOTES = [
@@ -186,12 +186,12 @@ def made() -> list[Subject]:
         Subject("prompts, .jsonl", {"p.jsonl": TEXT}, file("p.jsonl", prompts), lambda f: read_prompts(f / "p.jsonl")),
         Subject("prompts, .txt", {"p.txt": TEXT}, file("p.txt", "\n".join(NOTES).encode()),
                 lambda f: read_prompts(f / "p.txt")),
-        Subject("templates, .yaml", {"t.yaml": TEXT}, file("t.yaml", TEMPLATES),
+        Subject("templates, .yaml", {"t.yaml": YAML}, file("t.yaml", TEMPLATES),
                 lambda f: read_templates(f / "t.yaml")),
-        Subject("settings, .yaml", {"c.yaml": TEXT}, file("c.yaml", SETTINGS), settings("c.yaml")),
+        Subject("settings, .yaml", {"c.yaml": YAML}, file("c.yaml", SETTINGS), settings("c.yaml")),
         Subject("settings, .json as .yaml", {"c.yaml": JSON}, file("c.yaml", b'{"n_layers": 2, "lr": 0.001}'),
                 settings("c.yaml")),
         Subject("settings, .toml", {"c.toml": TEXT}, file("c.toml", b'n_layers = 2\nlr = 0.001\nout = "runs/x"\n'),
                 settings("c.toml")),
-        Subject("a run's train.yaml", {"train.yaml": TEXT}, file("train.yaml", SETTINGS), shape),
+        Subject("a run's train.yaml", {"train.yaml": YAML}, file("train.yaml", SETTINGS), shape),
     ]  # fmt: skip
