@@ -64,7 +64,7 @@ class Language:
     def report(self, model: GPT, found: dict | None) -> dict:
         """What report.html has beside what every run's has: flat lines of the loss figure, tables, pictures."""
         data = {
-            f"{split} {name}": self.tokens.manifest[split][name]
+            f"{split} {name}": f"{self.tokens.manifest[split][name]:,}"
             for split in ("train", "val")
             for name in ("documents", "tokens", "bytes")
         }
