@@ -137,7 +137,9 @@ FOREIGN = [
     (CHINESE.encode("utf-16"), UTF16),
     (CHINESE.encode("utf-16-be"), UTF16),
     (SECRET.encode("utf-16-le"), UTF16),  # every byte of it is valid UTF-8
+    ("咳嗽三天".encode("utf-16"), UTF16),  # no byte 0: the mark alone tells
     ("Patient fébrile, névralgie à gauche.".encode("cp1252"), NOT_UTF8),
+    ("Patient fébrile, névralgie.".encode("cp1252"), NOT_UTF8),  # each accent and the letter behind it are GBK, too
     (CHINESE.encode() + b"\xff", NOT_UTF8),
     (b"PK\x03\x04[Content_Types].xml", PACKED),
     (b"%PDF-1.7\n1 0 obj", PDF),
