@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigpt.corpus.documents import Documents
+from minigpt.corpus.foreign import GBK, NOT_UTF8, PACKED, PDF, UTF16
 from minigpt.errors import Error
 
 SECRET = "Mrs Doe has a cough"
@@ -106,7 +107,11 @@ def test_other_sources_are_refused(tmp_path):
     write(tmp_path / "notes.docx", "x")
     write(tmp_path / "t.txt", "x")
     (tmp_path / "empty").mkdir()
-    for source, reason in [("notes.docx", "'.docx', expected one of"), ("none.jsonl", "no such"), ("empty", "no .txt")]:
+    for source, reason in [
+        ("notes.docx", "'.docx', expected one of .*: save it in Word as 'Plain text"),
+        ("none.jsonl", "no such"),
+        ("empty", "no .txt"),
+    ]:
         with pytest.raises(Error, match=reason):
             Documents(tmp_path / source)
     with pytest.raises(Error, match="no fields"):
@@ -121,10 +126,67 @@ def test_bad_text_files(tmp_path):
     write(tmp_path / "c.txt", "x")
     documents = Documents(tmp_path)
     assert [d.text for d in documents] == ["x\n"]
-    assert documents.bad.first == [f"{tmp_path}/a.txt: not UTF-8 (save it as UTF-8)", f"{tmp_path}/b.txt: empty"]
+    assert documents.bad.first == [f"{tmp_path}/a.txt: {UTF16}", f"{tmp_path}/b.txt: empty"]
+
+
+# ---- what is no UTF-8
+
+CHINESE = "患者三天前开始咳嗽，体温38.5℃。\n\n查体：咽部充血。\n"
+FOREIGN = [
+    (CHINESE.encode("gbk"), GBK),
+    (CHINESE.encode("utf-16"), UTF16),
+    (CHINESE.encode("utf-16-be"), UTF16),
+    (SECRET.encode("utf-16-le"), UTF16),  # every byte of it is valid UTF-8
+    ("咳嗽三天".encode("utf-16"), UTF16),  # no byte 0: the mark alone tells
+    ("Patient fébrile, névralgie à gauche.".encode("cp1252"), NOT_UTF8),
+    ("Patient fébrile, névralgie.".encode("cp1252"), NOT_UTF8),  # each accent and the letter behind it are GBK, too
+    (CHINESE.encode() + b"\xff", NOT_UTF8),
+    (b"PK\x03\x04[Content_Types].xml", PACKED),
+    (b"%PDF-1.7\n1 0 obj", PDF),
+]
+
+
+@pytest.mark.parametrize("data, reason", FOREIGN)
+def test_what_a_file_seems_to_be_is_told(tmp_path, data, reason):
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(Error) as problem:
+        texts(tmp_path, on_bad="refuse")
+    assert f"a.txt: {reason}" in str(problem.value)
+
+
+@pytest.mark.parametrize("encoding, reason", [("gb18030", GBK), ("utf-16", UTF16), ("utf-16-le", UTF16)])
+def test_a_table_of_another_encoding(tmp_path, encoding, reason):
+    for header in ("note", "病历"):
+        (tmp_path / "n.csv").write_bytes(f"{header}\r\n咳嗽三天\r\n发热\r\n".encode(encoding))
+        documents, said = Documents(tmp_path / "n.csv", header), []
+        try:
+            assert list(documents) == []
+            said = documents.bad.first  # the header was ASCII, the rows were not
+        except Error as problem:
+            said = [str(problem)]
+        assert said and all(each.endswith(reason) for each in said)
+
+
+def test_text_that_could_be_mistaken(tmp_path):
+    """A rare 0 is a letter like others, and GBK is no guess for what is UTF-8."""
+    for text in ("x" * 500 + "\0", CHINESE, "\ufeff" + CHINESE):
+        (tmp_path / "a.txt").write_bytes(text.encode())
+        assert texts(tmp_path / "a.txt") == [text.removeprefix("\ufeff")]
 
 
 # ---- tables
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+def test_tables_as_excel_exports_them(tmp_path, between):
+    with (tmp_path / "n.csv").open("w", encoding="utf-8-sig", newline="") as handle:
+        writer = csv.writer(handle, delimiter=between)
+        writer.writerows([["id", "note"], [1, "cough, fever; rash"], [2, "a\tb\n咳嗽"]])
+    assert texts(tmp_path / "n.csv", "note") == ["cough, fever; rash", "a\tb\n咳嗽"]
+    if between == ",":
+        (tmp_path / "n.csv").write_text('note,"a; b"\none,x\n', encoding="utf-8")  # as many of both
+        assert texts(tmp_path / "n.csv", "note") == ["one"]
+
 
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20).filter(str.strip)
 

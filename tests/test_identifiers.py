@@ -127,7 +127,7 @@ def test_no_value_is_told(tmp_path):
         "300",
     ]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
-    assert done.returncode == 0 and "looks like identifiers in 6 of 36 documents" in done.stderr
+    assert done.returncode == 0 and "has what looks like identifiers in 6 of 36 documents" in done.stderr
     assert "5 medical record number, 6 name, 5 phone number" in done.stderr
     told = done.stdout + done.stderr + (tmp_path / "out/manifest.json").read_text(encoding="utf-8")
     assert not [value for value in values if value.lower() in told.lower()]

@@ -166,6 +166,7 @@ def test_a_wrong_directory_is_one_line_and_exit_code_2(tmp_path):
         (["{run}", "--prompts", "{tmp}/broken.jsonl"], "broken.jsonl:1: not valid JSON"),
         (["{run}", "--prompts", "{tmp}/empty.txt"], "holds no prompts"),
         (["{run}", "--prompts", "{tmp}/none.txt"], "cannot read the prompts"),
+        (["{run}", "--prompts", "{tmp}/gbk.txt"], "cannot read the prompts: not UTF-8 but probably GBK"),
         (["{run}", "--greedy", "--num-samples", "2"], "--greedy"),
         (["{run}", "--threads", "0"], "--threads is 0"),
         (["{run}", "--interactive", "--prompt", "a"], "--interactive"),
@@ -175,6 +176,7 @@ def test_bad_input_is_named(run, sample, tmp_path, capsys, args, words):
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"text": "b"}\n')
     (tmp_path / "broken.jsonl").write_text("{\n")
     (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "gbk.txt").write_bytes("患者咳嗽三天\n".encode("gbk"))
     (tmp_path / "no_tokenizer").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "no_tokenizer" / name).write_bytes((run / name).read_bytes())

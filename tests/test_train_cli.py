@@ -249,3 +249,30 @@ def test_help_answers_without_torch():
     done = train("--help", env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
     assert "--minutes" in done.stdout and "examples:" in done.stdout
     assert "| torch" not in done.stderr and "| transformers" not in done.stderr
+
+
+# ---- what beginners do
+
+
+def test_notes_that_are_left_out_are_said_before_the_first_step(tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (notes / name).write_text(f"The patient has a cough. {name[0] if name < 'c' else 'a'}", encoding="utf-8")
+    (notes / "d.txt").write_bytes("患者三天前开始咳嗽".encode("gbk"))
+    (notes / "e.txt").write_text("", encoding="utf-8")
+    code, said = in_process("--data", notes, "--out", tmp_path / "run", "--steps", 1, *TINY, *RARELY)
+    assert code == 0
+    said = said.partition("\nmethod ")[0].splitlines()[-1]
+    bad = f"2 that could not be used, first {notes}/d.txt: not UTF-8 but probably GBK"
+    assert said.startswith(f"left out    1 exact duplicates; {bad}")
+    assert bad in (tmp_path / "run/report.html").read_text(encoding="utf-8")
+
+
+def test_a_file_in_the_way_is_seen_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for out in ("file", "file/run"):
+        done = train("--out", tmp_path / out, *TINY, check=False)
+        assert done.returncode == 2 and done.stdout == ""
+        assert f"{tmp_path / 'file'} is a file, and a run is a folder: choose another name" in done.stderr
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"

@@ -93,7 +93,8 @@ def broken_bodies(count: int) -> list[tuple[str, bytes]]:
     fixed = [b"", b"{", b"null", b"[]", b'"a"', b"1", b'{"prompt": NaN}', b'{"n": Infinity}', b"\xff\xfe", deep,
              b'{"prompt":' * 5000, b'{"prompt": "\xe6\x82"}', b'{"n": 1' + b"0" * 5000 + b"}", b'{"a":1}{"b":2}',
              b'{"prompt": "\\ud800"}', b'{"\\ud800": 1}', b'{"prompt": ["a", ["b"]]}', b'{"prompt": [1, "a"]}',
-             b'{"prompt": [[]]}', b'{"prompt": [-1]}', b'{"prompt": [1e9]}', b'{"prompt": [99999999999999999]}', b"\x00" * 10]  # fmt: skip
+             b'{"prompt": [[]]}', b'{"prompt": [-1]}', b'{"prompt": [1e9]}', b'{"prompt": [99999999999999999]}',
+             b"\x00" * 10]  # fmt: skip
     for number in range(count):
         path = draw.choice(("/v1/completions", "/v1/chat/completions"))
         kind = number % 4

@@ -6,13 +6,13 @@ A line that cannot be used is reported by file and line, never by content: these
 import csv
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
+from minigpt.corpus.foreign import BOM, advice, decoded
 from minigpt.corpus.usable import SURROGATE, Bad, Document, Unusable, usable
 from minigpt.errors import Error, nearest
 
-_BOM = b"\xef\xbb\xbf"  # Windows programs begin UTF-8 files with it
-_NOT_UTF8 = "not UTF-8 (save it as UTF-8)"
 _LARGEST_CELL = 2**26  # bytes; an unclosed quote would otherwise read the whole rest of a .csv as one note
 
 
@@ -20,11 +20,11 @@ class Documents:
     """The documents of `source`, one pass each time it is iterated; memory holds one document.
 
     source: a .txt file (one document), a folder (every .txt below it, in order of path, dot files left out), or a
-    .jsonl, .csv (with a header) or .parquet file, where `field` names the text. Text is taken as it is, newlines
-    too; only a byte order mark goes. Bad lines (no JSON, no such field, no text, not UTF-8, blank) are left out with
-    on_bad="skip" and are an Error with on_bad="refuse"; after a pass `bad` says which they were. Of records, `where`
-    takes those whose fields are as it says: ("type=radiology",), ("language=zh", "type!=dialogue"). During a pass
-    `position` counts the bytes read of `size`.
+    .jsonl, .csv (a header, then rows; commas, semicolons or tabs between) or .parquet file, where `field` names the
+    text. Text is taken as it is, newlines too; only a byte order mark goes. Bad lines (no JSON, no such field, no
+    text, not UTF-8, blank) are left out with on_bad="skip" and are an Error with on_bad="refuse"; after a pass `bad`
+    says which they were. Of records, `where` takes those whose fields are as it says: ("type=radiology",),
+    ("language=zh", "type!=dialogue"). During a pass `position` counts the bytes read of `size`.
 
     Errors: no such file, a kind it does not read, a field that no line has (with the nearest one), a damaged file.
     """
@@ -91,7 +91,7 @@ def _kind(source: Path):
         raise Error(f"{source}: no such file or folder")
     if source.suffix.lower() not in readers:
         kind = repr(source.suffix) if source.suffix else "a file without ending"
-        raise Error(f"{source}: cannot read {kind}, expected one of {list(readers)}")
+        raise Error(f"{source}: cannot read {kind}, expected one of {', '.join(readers)}{advice(source)}")
     return [source], readers[source.suffix.lower()]
 
 
@@ -100,14 +100,7 @@ def _read_texts(documents: Documents) -> Iterator[tuple]:
         with _open(file) as handle:
             data = handle.read()
         documents.position += len(data)
-        yield file, 0, usable(text) if isinstance(text := _decoded(data), str) else text
-
-
-def _decoded(data: bytes) -> "str | Unusable":
-    try:
-        return data.removeprefix(_BOM).decode("utf-8")
-    except UnicodeDecodeError:
-        return Unusable(_NOT_UTF8)
+        yield file, 0, usable(text) if isinstance(text := decoded(data), str) else text
 
 
 def _read_jsonl(documents: Documents) -> Iterator[tuple]:
@@ -124,7 +117,7 @@ def _read_jsonl(documents: Documents) -> Iterator[tuple]:
 
 
 def _json_text(line: bytes, documents: Documents, fields: "_Fields") -> object:
-    text = _decoded(line)
+    text = decoded(line)
     if isinstance(text, Unusable):
         return text
     try:
@@ -144,7 +137,12 @@ def _read_csv(documents: Documents) -> Iterator[tuple]:
     csv.field_size_limit(max(csv.field_size_limit(), _LARGEST_CELL))
     with _open(file) as raw:
         # surrogateescape: a byte that is no UTF-8 makes one bad cell instead of ending the pass.
-        rows = csv.reader(_counted_lines(raw, documents))
+        lines = _counted_lines(raw, documents)
+        first = next(lines, "")
+        if isinstance(problem := decoded(first.encode("utf-8", "surrogateescape")), Unusable):
+            raise Error(f"{file}: {problem.reason}")
+        # Where a comma is the decimal point, Excel parts by semicolons; others export tabs.
+        rows = csv.reader(chain([first] if first else [], lines), delimiter=max(",;\t", key=first.count))
         header, fields = None, _Fields(documents)
         while True:
             try:
@@ -162,9 +160,14 @@ def _read_csv(documents: Documents) -> Iterator[tuple]:
             record = dict(reversed(list(zip(header, row, strict=False))))  # of two columns of a name the first
             if row and documents.wants(record):
                 text = documents.take(record)
-                yield file, rows.line_num, Unusable(_NOT_UTF8) if text == Unusable(SURROGATE) else text
+                yield file, rows.line_num, _why(row) if text == Unusable(SURROGATE) else text
     if header is None:
         raise Error(f"{file}: is empty, expected a header line and rows")
+
+
+def _why(row: list[str]) -> str | Unusable:
+    """What a row with a byte that is no UTF-8 seems to be."""
+    return decoded(",".join(row).encode("utf-8", "surrogateescape"))
 
 
 def _open(file: Path):
@@ -177,7 +180,7 @@ def _open(file: Path):
 def _counted_lines(raw: Iterable[bytes], documents: Documents) -> Iterator[str]:
     for number, line in enumerate(raw):
         documents.position += len(line)
-        yield (line.removeprefix(_BOM) if number == 0 else line).decode("utf-8", "surrogateescape")
+        yield (line.removeprefix(BOM) if number == 0 else line).decode("utf-8", "surrogateescape")
 
 
 def _read_parquet(documents: Documents) -> Iterator[tuple]:
@@ -203,7 +206,7 @@ def _read_parquet(documents: Documents) -> Iterator[tuple]:
             for data, record in zip(texts, batch.select(others).to_pylist(), strict=True):
                 row += 1
                 documents.position = int(row * step)
-                record[documents.field] = text = data if data is None else _decoded(data)
+                record[documents.field] = text = data if data is None else decoded(data)
                 if documents.wants(record):
                     yield file, row, text if isinstance(text, Unusable) else documents.take(record)
     except (pa.ArrowException, OSError) as problem:
@@ -221,7 +224,7 @@ class _Fields:
         if len(self.names) < 100 or any(name in names for alike in self.needed for name in alike):
             self.names.update(dict.fromkeys(names))
         if self.field is None:
-            raise Error(f"{self.file}: which field holds the text? Name it with field; found: {self._listed()}")
+            raise Error(f"{self.file}: which field holds the text? Name it with --field; found: {self._listed()}")
 
     def check_exists(self) -> None:
         for name, *others in self.needed if self.names else ():

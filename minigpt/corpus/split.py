@@ -34,6 +34,8 @@ def plan_split(documents: Documents, validation: float, progress: bool) -> Plan:
         train_bytes += size if key >= limit else 0
     count = len(seen)
     if count == 0:
+        if not documents.size:
+            raise Error(f"{documents.source}: is empty: there is nothing to learn from")
         reports = f": {documents.bad.total} bad, first {documents.bad.first[0]}" if documents.bad.total else ""
         raise Error(f"{documents.source}: no usable document{reports}")
     if count == 1 and validation > 0:

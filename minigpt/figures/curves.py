@@ -34,7 +34,8 @@ def curves(label: str, lines: Sequence[tuple], floors: dict[str, float], across:
     axes.set(xlabel=across, ylabel=label)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=8)
+        # Above the axes: ln V is a flat line at their upper edge.
+        axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, fontsize=8)
     return figure
 
 

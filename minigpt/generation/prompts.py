@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from minigpt.corpus.foreign import decoded
+from minigpt.corpus.usable import Unusable
 from minigpt.errors import Error
 
 
@@ -14,9 +16,12 @@ def read_prompts(file: Path) -> list[str]:
 def read_records(file: Path) -> list[tuple[str, dict]]:
     """Where each prompt stands, and its record: the line alone, or the object that it holds."""
     try:
-        lines = file.read_text("utf-8-sig").split("\n")  # not splitlines: U+2028 and its like are text
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Error(f"{file}: cannot read the prompts: {getattr(problem, 'strerror', None) or problem}") from None
+        text = decoded(file.read_bytes())
+    except OSError as problem:
+        raise Error(f"{file}: cannot read the prompts: {problem.strerror}") from None
+    if isinstance(text, Unusable):
+        raise Error(f"{file}: cannot read the prompts: {text.reason}")
+    lines = text.split("\n")  # not splitlines: U+2028 and its like are text
     numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise Error(f"{file}: holds no prompts: write one a line")

@@ -180,11 +180,11 @@ class Tally:
 def warning(record: dict | None) -> str:
     """One sentence for a person, of a tally's record; empty if it found nothing.
 
-    >>> warning({"texts": 9, "with": 2, "counts": {"name": 2, "phone number": 1}})
-    'looks like identifiers in 2 of 9 documents: 2 name, 1 phone number: remove them first; a model can repeat them'
+    >>> warning({"texts": 9, "with": 2, "counts": {"name": 2}})
+    'has what looks like identifiers in 2 of 9 documents: 2 name: remove them first; a model can repeat them'
     """
     if not record or not record["counts"]:
         return ""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in record["counts"].items())
     where = f"{record['with']:,} of {record['texts']:,} documents"
-    return f"looks like identifiers in {where}: {kinds}: remove them first; a model can repeat them"
+    return f"has what looks like identifiers in {where}: {kinds}: remove them first; a model can repeat them"

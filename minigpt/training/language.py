@@ -56,14 +56,31 @@ class Language:
 
     def announce(self, model: GPT, job: Job, steps: int, trained: bool) -> str:
         """The lines a run begins with."""
-        return announce(model, job, steps, self.tokens.train, trained)
+        lines = [announce(model, job, steps, self.tokens.train, trained)]
+        if left := left_out(self.tokens.manifest):
+            lines.append(f"left out    {left}")
+        return "\n".join(lines)
 
     def report(self, model: GPT, found: dict | None) -> dict:
         """What report.html has beside what every run's has: flat lines of the loss figure, tables, pictures."""
         data = {
-            f"{split} {name}": self.tokens.manifest[split][name]
+            f"{split} {name}": f"{self.tokens.manifest[split][name]:,}"
             for split in ("train", "val")
             for name in ("documents", "tokens", "bytes")
         }
+        if left := left_out(self.tokens.manifest):
+            data["left out"] = left
         entropy = unigram_entropy(self.tokens.train, model.config.vocab_size)
         return {"lines": loss_lines(model.config.vocab_size, entropy), "tables": {"Data": data}}
+
+
+def left_out(manifest: dict) -> str:
+    """The documents that are not among the tokens, and why; "" if all are.
+
+    >>> left_out({"duplicates": 2, "bad": {"total": 3, "first": ["a.txt: empty"]}})
+    '2 exact duplicates; 3 that could not be used, first a.txt: empty'
+    """
+    duplicates, bad = manifest.get("duplicates", 0), manifest.get("bad", {"total": 0})
+    said = [f"{duplicates:,} exact duplicates"] if duplicates else []
+    said += [f"{bad['total']:,} that could not be used, first {bad['first'][0]}"] if bad["total"] else []
+    return "; ".join(said)

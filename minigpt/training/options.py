@@ -213,6 +213,9 @@ class RunConfig:
             raise Error(f"--parallel is {self.parallel!r}: give ddp or fsdp")
 
     def check_free(self):
-        """An earlier run is not written over by mistake."""
+        """An earlier run is not written over by mistake, and a file in the way is seen before any work."""
+        for place in (self.out, *self.out.parents):
+            if place.exists() and not place.is_dir():
+                raise Error(f"--out {self.out}: {place} is a file, and a run is a folder: choose another name")
         if (self.out / "checkpoints").is_dir() and not self.overwrite:
             raise Error(f"{self.out} already holds a run: add --resume to go on, --overwrite to begin again")
