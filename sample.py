@@ -101,6 +101,8 @@ def serve(source: Input, output: Output, options: Serving):
     model, tokenizer, adapters = load(source)
     directory, _ = composed.find(source.model, source.base)
     studio = opening.of_model(directory, model, tokenizer, adapters, lora, options.max_rows, options.queue)
+    if warning := opening.crowded(model, options.max_rows):
+        print(f"sample.py: {warning}", file=sys.stderr)
     with serving(model, output.weights), lora.serving(model):
         server.serve(studio, listener, **given)
 

@@ -103,11 +103,13 @@ def train(options: Options, ranks) -> int:
     """The run that the options describe, in as many processes as `ranks` has."""
     from minigpt.training import compose
     from minigpt.training.building import build
+    from minigpt.training.estimate import check_memory
 
     options, run = build(options, ranks, dict.fromkeys(LORA, Lora))
     subject, compute, out, steps = run.subject, run.compute, options.run.out, options.loop.steps
     job = compose.describe(options, run.context, compute)
-    print(subject.announce(compute.model, job, steps, trained=bool(options.shape.init)))
+    print(subject.announce(compute.model, job, steps, trained=bool(options.shape.init)), flush=True)
+    check_memory(compute.model, job)
     print(f"method      {options.method.method}: {run.report}\n{compute.describe()}", flush=True)
     with alone(out) if ranks.main else nullcontext():
         stopped = learn(options, run, ranks, job)

@@ -25,6 +25,7 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ActionYesNo, ArgumentParser
 
+from minigpt import room
 from minigpt.errors import Error, nearest
 from minigpt.options import Option, collect, headline, to_yaml, type_name
 from minigpt.yaml_files import read_yaml
@@ -81,7 +82,7 @@ def dump(*records: Any) -> str:
 
 def run(main: Callable[[], int | None], prog: str, *errors: type[Exception]) -> NoReturn:
     """Call `main` and leave: its code, 2 with one line on stderr for an `Error` (or one of `errors`, of other
-    libraries), 130 for Ctrl-C, 141 for a closed pipe.
+    libraries) and where memory is at its end, 130 for Ctrl-C, 141 for a closed pipe.
 
     The last two are what a shell reports for programs that the signals end. Text goes in and out as UTF-8, whatever
     the terminal was set to: a note is not lost to a code page.
@@ -93,6 +94,11 @@ def run(main: Callable[[], int | None], prog: str, *errors: type[Exception]) -> 
         sys.stdout.flush()
     except (Error, *errors) as problem:
         print(f"{prog}: {problem}", file=sys.stderr)
+        code = 2
+    except (MemoryError, RuntimeError) as problem:
+        if (said := room.spent(problem)) is None:
+            raise
+        print(f"{prog}: {said}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 130

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from minigpt import room
 from minigpt.config import GPTConfig
 from minigpt.errors import Error, nearest
 from minigpt.families import FAMILIES, Family, family_of
@@ -37,7 +38,10 @@ def load(make: Callable, directory, *, dtype: torch.dtype | None = torch.float32
     source = TensorFiles(directory)
     model = _skeleton(make, config, source)
     _check(model, family, source)  # before any memory is taken: a damaged config may ask for a great deal
-    model = model.to(dtype or source.dtype()).to_empty(device=device)
+    model = model.to(dtype or source.dtype())
+    size = sum(weight.nbytes for weight in model.parameters())
+    room.check(size, f"the model of {directory}", "end other programs, or read a smaller one", device)
+    model.to_empty(device=device)
     if config.tied:
         model.head.weight = model.token_embedding.weight
     _fill(model, family, source)

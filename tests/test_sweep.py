@@ -20,8 +20,9 @@ def fake_train(calls, problem="", code=0, evaluations=((5, 3.0), (10, 2.5))):
         words = [str(word) for word in command]
         out = next(word.removeprefix("--out=") for word in words if word.startswith("--out="))
         calls.append(words)
-        records = [{"kind": "eval", "step": step, "bits_per_byte": bits} for step, bits in evaluations]
-        records += [{"kind": "train", "step": step, "tokens": 100, "tokens_per_second": 50.0} for step in (1, 2)]
+        records = [{"kind": "eval", "step": n, "loss": bits, "bits_per_byte": bits} for n, bits in evaluations]
+        speed = {"loss": 3.0, "lr": 1e-3, "tokens": 100, "tokens_per_second": 50.0}
+        records += [{"kind": "train", "step": step} | speed for step in (1, 2)]
         sweep.write_atomic(sweep.Path(out) / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
         return SimpleNamespace(returncode=code, stderr=f"noise\n{problem}\n")
 

@@ -115,8 +115,10 @@ def predict(config: GPTConfig, job: Job, plan: Plan | None = None) -> Prediction
     )
 
 
-def largest_batch(config: GPTConfig, job: Job, room: int, most: int = 1 << 20) -> int:
+def largest_batch(config: GPTConfig, job: Job, room: int, most: int = 1 << 20, plan: Plan | None = None) -> int:
     """The most rows whose peak is at most `room` bytes; 0 if not even one fits. The peak grows with every row.
+
+    `plan` is given where a model stands already.
 
     >>> from minigpt import presets
     >>> largest_batch(presets.gpt2("small"), Job(dtype="mixed", device="cuda"), 24 << 30) > 0
@@ -126,7 +128,7 @@ def largest_batch(config: GPTConfig, job: Job, room: int, most: int = 1 << 20) -
     def fits(batch: int) -> bool:
         return predict(config, replace(job, batch=batch), plan).peak <= room
 
-    plan = plan_of(config, job)
+    plan = plan or plan_of(config, job)
     low, high = 0, 1
     while high <= most and fits(high):
         low, high = high, 2 * high

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from minigpt import hub
+from minigpt import hub, room
 from minigpt.context.extend import extend, parse_length
 from minigpt.corpus.batches import Batches
 from minigpt.corpus.tokens import Tokens, load_tokens
@@ -19,7 +19,7 @@ from minigpt.errors import Error
 from minigpt.files import write_atomic
 from minigpt.generation import generate
 from minigpt.memory import Job
-from minigpt.model import GPT
+from minigpt.model import GPT, count_parameters
 from minigpt.privacy import identifiers
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.checkpoint import Progress, remove_leftovers
@@ -101,8 +101,10 @@ def make_model(shape: ShapeConfig, tokens, seed: int, device: str) -> GPT:
     """A new model, its weights drawn from `seed`; or the one of --init, with this run's dropout."""
     if shape.init is not None:
         return check_vocabulary(open_model(shape, device), tokens, shape)
+    config = shape.model_config(tokens.vocab_size)
+    room.check(4 * count_parameters(config), "a model of this shape", "give a smaller --size or --d-model", device)
     torch.manual_seed(stream_seed(seed, "init"))
-    return GPT(shape.model_config(tokens.vocab_size)).to(pick_device(device))
+    return GPT(config).to(pick_device(device))
 
 
 def open_model(shape: ShapeConfig, device: str) -> GPT:

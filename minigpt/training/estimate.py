@@ -7,11 +7,13 @@ import math
 
 import numpy as np
 
+from minigpt import room
 from minigpt.config import GPTConfig
-from minigpt.memory import Job, Plan, predict
+from minigpt.memory import Job, Plan, largest_batch, predict
 from minigpt.model import GPT
 
 GIB = 1 << 30
+BESIDE = 256 << 20  # bytes that threads, kernels and the report take, whatever the model
 ADDED = {"adapters", "prompts", "prefixes"}  # parts of the names of parameters that a method has put in
 
 
@@ -92,6 +94,26 @@ def describe_model(model: GPT, job: Job) -> list[str]:
         f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
         f"memory      about {peak / GIB:.2f} GiB at the peak of a step, beside PyTorch itself (MiB: {parts})",
     ]
+
+
+def check_memory(model: GPT, job: Job):
+    """`Error` if the steps of this job need more memory than is left, with what would do."""
+    plan, left = Plan.of_model(model), room.free(job.device)
+    if left is None:
+        return
+    left += sum(weight.nbytes for weight in model.parameters()) - BESIDE  # weights are there already
+    ranks = job.ranks if job.device == "cpu" else 1  # of one machine, mostly
+    rows = largest_batch(model.config, job, left // ranks, job.batch, plan)
+    less = "give a shorter --context, or a smaller --size"
+    if rows:
+        same = next(n for n in range(rows, 0, -1) if job.batch % n == 0)
+        less = (
+            f"--batch-size {rows} fits; {same} with --accumulate {job.accumulate * job.batch // same} is the same step"
+        )
+    if not job.checkpointing:
+        less += ", or try --checkpointing"
+    need = ranks * predict(model.config, job, plan).peak
+    room.check(need, f"a step of {job.batch} rows", less, left=left)
 
 
 def announce(model: GPT, job: Job, steps: int, tokens: np.ndarray, trained: bool = False) -> str:

@@ -3,8 +3,12 @@
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
+from minigpt import room
 from minigpt.errors import Error
 from minigpt.generation.engine import Engine
+from minigpt.memory import Job, predict
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 from minigpt.tuning.composed import CONFIG, TASK, Adapters
@@ -23,6 +27,19 @@ def of_model(
     runs = directory if (directory / "metrics.jsonl").is_file() else None
     worker = Worker(engine, room=max_rows + queue)
     return Studio(directory, model, tokenizer, names, lora, worker, name_of(directory), runs)
+
+
+def crowded(model: GPT, max_rows: int) -> str | None:
+    """A warning if so many texts of the model's whole context would not find the memory for their keys and values."""
+    weight = model.token_embedding.weight
+    dtype, context = "fp32" if weight.dtype == torch.float32 else "bf16", model.config.context
+    size, left = predict(model.config, Job(batch=1, dtype=dtype)).cache, room.free(weight.device)
+    if left is None or max_rows * size <= left:
+        return None
+    return (
+        f"{max_rows} texts of {context} tokens keep {max_rows * size / room.GIB:.1f} GiB of keys and values, "
+        f"{left / room.GIB:.1f} GiB are left: --max-rows {max(1, left // size)} fits"
+    )
 
 
 def of_runs(directory: Path) -> Studio:

@@ -63,6 +63,7 @@ def main() -> int:
             if survived:
                 survivors.append(mutation)
                 tqdm.write(f"survived  {mutation}   {mutation.why}")
+        workshop.close()
     report(counts, survivors)
     return 1 if survivors else 0
 

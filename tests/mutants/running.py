@@ -35,6 +35,7 @@ class Workshop:
             records = map(json.loads, memory.read_text(encoding="utf-8").splitlines())
             self.known = {record["key"]: record["verdict"] for record in records}
         self.seconds: dict[str, float] = {}
+        self.runner: subprocess.Popen | None = None
 
     def baseline(self, area: str) -> float:
         """Seconds that the tests of an area take where nothing is changed; they must pass."""
@@ -56,8 +57,6 @@ class Workshop:
         try:
             file.write_text(mutation.apply(source), encoding="utf-8")
             code, _ = self._tests(area, limit)
-        except subprocess.TimeoutExpired:
-            code = None
         finally:
             file.write_text(source, encoding="utf-8")
         found = SLOW if code is None else CAUGHT if code else SURVIVED
@@ -72,14 +71,26 @@ class Workshop:
         parts += [str(mutation).encode(), f"{mutation.start}".encode()]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
-    def _tests(self, area: str, limit: float) -> tuple[int, str]:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests_of(area)]
+    def _tests(self, area: str, limit: float) -> tuple[int | None, str]:
+        """pytest's exit code, None where time was up, and what it said."""
+        said = self.folder.with_name("said")
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", *tests_of(area)]
+        asked = {"folder": str(self.folder), "arguments": arguments, "limit": limit, "output": str(said)}
+        if self.runner is None:
+            self.runner = self._begin()
+        self.runner.stdin.write(json.dumps(asked) + "\n")
+        self.runner.stdin.flush()
+        return json.loads(self.runner.stdout.readline()), said.read_text(encoding="utf-8", errors="replace")
+
+    def _begin(self) -> subprocess.Popen:
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": str(self.folder),
         }
-        done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=limit, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
+        command, pipe = [sys.executable, "-P", str(Path(__file__).with_name("forking.py"))], subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+    def close(self):
+        if self.runner is not None:
+            self.runner.communicate()
