@@ -13,6 +13,7 @@ import lora
 from minigpt import GPT, GPTConfig
 from minigpt.tokenizer import Tokenizer
 from minigpt.tuning import adapter, prefix, prompt
+from tests import anchors
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "data" / "README.md"]
@@ -107,7 +108,7 @@ def test_a_command_line_has_options_that_exist(page, line, monkeypatch, capsys):
         file = words[2] if (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file() else f"{words[2]}.__main__"
         parses(importlib.import_module(file).main, words[2:], monkeypatch)
     else:
-        assert words[2] in ("pytest", "minigpt.training.schedule", "http.server", "pip"), line
+        assert words[2] in ("pytest", "minigpt.training.schedule", "http.server", "pip", "tests.anchors"), line
 
 
 def load(file: Path):
@@ -170,16 +171,20 @@ def test_python_that_is_quoted_runs(page, runs, capsys):
         exec(compile(block, name(page), "exec"), names)  # the text is ours
 
 
-PAPERS = ROOT / "docs" / "papers.md"
-
-
-def test_the_functions_of_the_papers_are_where_it_is_said():
-    """In a table, what stands between backticks after a file is defined in that file, or in the next one named."""
-    rows = [line for line in PAPERS.read_text(encoding="utf-8").splitlines() if line.startswith("|") and "](" in line]
+def test_the_papers_lead_to_the_line():
+    """In a table, what stands between backticks is a link to where it is defined, in the file named before it."""
+    text = anchors.PAPERS.read_text(encoding="utf-8")
+    assert text == anchors.renewed(text), "lines have moved: python -m tests.anchors renews the links"
+    rows = [line for line in text.splitlines() if line.startswith("|") and "](" in line]
     assert len(rows) >= 50
     for row in rows:
-        here = row.split("|")[2]
-        for part in re.split(r"(?=\[\w+\.py\]\()", here)[1:]:
-            source = (PAPERS.parent / re.search(r"\]\(([^)]+)\)", part)[1]).resolve().read_text(encoding="utf-8")
-            for word in re.findall(r"`(\w+)`", part):
-                assert re.search(rf"(def|class) {word}\b", source), f"{word} in {part.strip()}"
+        assert not re.findall(r"(?<!\[)`\w+`", "|".join(row.split("|")[2:])), f"not to be found: {row}"
+
+
+def test_a_link_is_made_once_and_follows_its_function():
+    line = "| eq. 3 | [product.py](../lora/product.py) `plain`, `nobody` | `test_every_link_leads_somewhere` |"
+    made = anchors.renewed(line)
+    assert re.search(r"\[`plain`\]\(\.\./lora/product\.py#L\d+\), `nobody` \|", made)
+    assert re.search(r"\[`test_every_link_leads_somewhere`\]\(\.\./tests/test_docs\.py#L\d+\)", made)
+    assert anchors.renewed(made) == made
+    assert anchors.renewed(re.sub(r"#L\d+", "#L1", made)) == made

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from minigpt import svg
 
-FORMATS = ("svg", "png")
 PREFERRED = ("DejaVu Sans", "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
              "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Arial Unicode MS")  # fmt: skip
 

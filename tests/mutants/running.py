@@ -67,7 +67,7 @@ class Workshop:
         return found
 
     def key(self, mutation: Mutation, area: str) -> str:
-        parts = [(ROOT / name).read_bytes() for name in tests_of(area)]
+        parts = [(self.folder / name).read_bytes() for name in tests_of(area)]  # as they were copied
         parts += [str(mutation).encode(), f"{mutation.start}".encode()]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
