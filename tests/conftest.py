@@ -11,6 +11,7 @@ import random
 import numpy
 import pytest
 import torch
+from browsing import browser, opened  # noqa: F401  (fixtures)
 
 torch.set_num_threads(1)  # the tensors are tiny: a second thread costs more than it gives
 

@@ -1,7 +1,6 @@
 """The page in a real browser, before a real server: typed, streamed, pointed at, turned, read in two languages."""
 
 import re
-import shutil
 
 import pytest
 import torch
@@ -9,13 +8,7 @@ from web import SENTENCE, by_heart, randomize, served, studio_of, wait_for
 
 import lora
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'minigpt[test]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+pytestmark = pytest.mark.slow
 TABS = ("write", "talk", "beams", "attention", "lora")
 # Colours as the browser sees them: text against the backgrounds below it, blended, as WCAG 2 computes contrast.
 CONTRAST = """() => {
@@ -57,34 +50,10 @@ def url():
         yield f"http://127.0.0.1:{port}/"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def opened(browser, url):
-    """A function that opens the page in a context of its own; whatever the browser complains of fails the test."""
-    contexts, said = [], []
-
-    def open_page(at: str = url, allowed: str = "^$", **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(40_000)  # ms: a machine may be busy
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda m: m.type == "error" and not re.search(allowed, m.text) and said.append(m.text))
-        page.on("request", lambda r: r.url.startswith((at, "data:")) or said.append(f"asked {r.url}"))
-        page.goto(at)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert said == []
+def page_of(opened, url):
+    """A function that opens the page of the model."""
+    return lambda **options: opened(url, **options)
 
 
 def write(page, prompt="", temperature="0"):
@@ -104,8 +73,8 @@ def asked(page, path, body):
     return answer.json()
 
 
-def test_a_chinese_text_streams_whole_and_as_text(opened):
-    page = opened()
+def test_a_chinese_text_streams_whole_and_as_text(page_of):
+    page = page_of()
     page.evaluate("""() => { window.seen = []; const host = document.querySelector('#write .tokens');
       new MutationObserver(() => seen.push(host.textContent)).observe(host, {childList: true, subtree: true}); }""")
     write(page, "患者")
@@ -115,8 +84,8 @@ def test_a_chinese_text_streams_whole_and_as_text(opened):
     assert all(written(page).startswith(text) for text in seen)
 
 
-def test_an_alternative_is_shown_and_gone_on_from(opened):
-    page = opened()
+def test_an_alternative_is_shown_and_gone_on_from(page_of):
+    page = page_of()
     write(page, "患者", "0")
     tokens = page.locator("#write .tokens .token")
     place = len("咳嗽三天".encode())
@@ -135,8 +104,8 @@ def test_an_alternative_is_shown_and_gone_on_from(opened):
     assert written(page) == before
 
 
-def test_everything_can_be_done_with_a_keyboard(opened):
-    page = opened()
+def test_everything_can_be_done_with_a_keyboard(page_of):
+    page = page_of()
     page.fill("#temperature", "0")
     page.focus("#prompt")
     page.keyboard.type("患者")
@@ -158,8 +127,8 @@ def test_everything_can_be_done_with_a_keyboard(opened):
     assert page.locator("#talk").is_visible() and page.locator("#write").is_hidden()
 
 
-def test_the_tree_of_a_search_grows_and_has_lost_branches(opened):
-    page = opened()
+def test_the_tree_of_a_search_grows_and_has_lost_branches(page_of):
+    page = page_of()
     page.click("#tab-beams")
     page.fill("#beam-prompt", "患者")
     page.fill("#num-beams", "3")
@@ -178,8 +147,8 @@ def test_the_tree_of_a_search_grows_and_has_lost_branches(opened):
     assert page.locator(".texts .best bdi").text_content() == found["best"][0]["text"]
 
 
-def test_attention_is_what_the_server_says(opened):
-    page = opened()
+def test_attention_is_what_the_server_says(page_of):
+    page = page_of()
     page.click("#tab-attention")
     page.fill("#attention-text", "cough")
     page.click("#attention button.main")
@@ -195,8 +164,8 @@ def test_attention_is_what_the_server_says(opened):
     assert page.evaluate(inked + " return [...d.slice(0, 3)].join() }") != "0,0,0"
 
 
-def test_the_dial_goes_from_the_base_to_the_adapter(opened):
-    page = opened()
+def test_the_dial_goes_from_the_base_to_the_adapter(page_of):
+    page = page_of()
     page.click("#tab-lora")
     page.fill("#lora-prompt", "患者")
     page.click("#lora button.main")
@@ -228,8 +197,8 @@ def test_the_dial_goes_from_the_base_to_the_adapter(opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_readable_on_a_phone_in_both_languages_and_themes(opened, scheme):
-    page = opened(viewport={"width": 320, "height": 640}, color_scheme=scheme)
+def test_readable_on_a_phone_in_both_languages_and_themes(page_of, scheme):
+    page = page_of(viewport={"width": 320, "height": 640}, color_scheme=scheme)
     write(page, "患者", "1.6")
     for _ in range(2):
         for tab in TABS:
@@ -245,8 +214,8 @@ def test_readable_on_a_phone_in_both_languages_and_themes(opened, scheme):
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
 
 
-def test_what_goes_wrong_is_said_beside_it(opened):
-    page = opened(allowed="status of 400|Failed to fetch|ERR_")
+def test_what_goes_wrong_is_said_beside_it(page_of):
+    page = page_of(allowed="status of 400|Failed to fetch|ERR_")
     page.click("#tab-attention")
     page.fill("#attention-text", "x" * 200)
     page.click("#attention button.main")

@@ -1,29 +1,16 @@
 """The page of runs in a browser: it grows with its runs, compares them, and shows text as text."""
 
-import shutil
 import time
 
 import pytest
+from browsing import expect
 from test_web_runs import begin, lines, train
 from web import served
 
 from minigpt.web import opening
 
-playwright = pytest.importorskip("playwright.sync_api", reason="drives a browser: pip install playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: the page cannot be tried")
-QUIET = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
 EVIL = '<img src=x onerror="window.hurt = 1"><b>患者咳嗽三天😀</b>'
 TEXTS = "el => [...el.querySelectorAll('text')].map(t => t.textContent)"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        arguments = [f"--{word}" for word in [*QUIET.split(), "disable-sync"]]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -106,7 +93,7 @@ def test_runs_are_compared(visit):
     page.wait_for_selector("#chart path.smooth")
     assert page.locator("details").get_attribute("open") is None  # all settings of one: whoever asks
     page.get_by_label("b <i>").check()
-    playwright.expect(page.locator("#chart path.smooth")).to_have_count(2)
+    expect(page.locator("#chart path.smooth")).to_have_count(2)
     assert page.locator("#legend li").all_inner_texts() == ["a", "b <i>"]
     dashes = page.eval_on_selector_all("#legend line", "all => all.map(l => l.getAttribute('stroke-dasharray'))")
     assert len(set(dashes)) == 2  # not colour alone
@@ -117,9 +104,9 @@ def test_runs_are_compared(visit):
     assert "loss of what is kept\t–\t1.25" in results and "memory at its peak\t–\t1,024 MiB" in results
     assert "run=b" in page.url
     page.locator("#list li[data-run=a] input").uncheck()
-    playwright.expect(page.locator("#chart path.smooth")).to_have_count(1)
+    expect(page.locator("#chart path.smooth")).to_have_count(1)
     page.reload()
-    playwright.expect(page.locator("#chart path.smooth")).to_have_count(1)
+    expect(page.locator("#chart path.smooth")).to_have_count(1)
     assert page.locator("#legend li").all_inner_texts() == ["b <i>"]
 
 
@@ -163,13 +150,13 @@ def test_all_of_it_by_keyboard(visit):
         if seen[-1].startswith("b <i>"):
             page.keyboard.press("Space")
     assert {"language", "theme", "figure", "across", "log", "chart", "rate", "settings-title"} <= set(seen)
-    playwright.expect(page.locator("#chart path.smooth")).to_have_count(2)
+    expect(page.locator("#chart path.smooth")).to_have_count(2)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_phone_light_and_dark_in_chinese(visit, theme):
     page = visit("#run=a&run=b+%3Ci%3E", width=320, color_scheme=theme, locale="zh-CN")
-    playwright.expect(page.locator("#chart path.smooth")).to_have_count(2)
+    expect(page.locator("#chart path.smooth")).to_have_count(2)
     assert page.evaluate("[document.documentElement.lang, document.title]") == ["zh", "训练"]
     assert "已完成" in page.inner_text("#list") and "第 20 步，共 80 步" in page.inner_text("#list")
     assert page.evaluate("document.documentElement.scrollWidth") <= 320

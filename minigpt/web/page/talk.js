@@ -46,6 +46,7 @@ export class Talk {
       answer.place.scrollIntoView({ block: "nearest" });
       announceMore(text);
     }
+    if (answer && !answer.content) say(answer.place, "no-answer").classList.add("quiet");
   }
 
   put(role, content) {

@@ -36,6 +36,7 @@ export const WORDS = {
   system: ["Instruction to the model (may be empty)", "给模型的指示（可不填）"], say: ["Message", "消息"], send: ["Send", "发送"],
   user: ["You", "你"], assistant: ["Model", "模型"], messages: ["Conversation", "对话内容"],
   "talk-empty": ["Nothing was said yet.", "还没有对话。"],
+  "no-answer": ["(The model ended at once, without a word.)", "（模型没有说话就结束了。）"],
   "no-chat": ["This model was not trained on dialogues: it may answer with anything.", "这个模型没有用对话训练过：回答可能毫不相干。"],
   search: ["Search", "搜索"], num_beams: ["Beams", "束数"], penalty: ["Length penalty", "长度惩罚"],
   "beams-empty": ["Several texts are written side by side, and at each step the likeliest go on. Watch the tree grow.",
