@@ -1,11 +1,12 @@
-"""python -m tests.anchors: docs/papers.md leads to the line of each function and test. Run it when they have moved."""
+"""python -m tests.anchors: papers.md and walks.md lead to the line of each function and test. Run it when they moved."""
 
 import re
 from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAPERS = ROOT / "docs" / "papers.md"
+DOCS = ROOT / "docs"
+PAGES = (DOCS / "papers.md", DOCS / "walks.md")
 NAME = re.compile(r"\[(`\w+`)\]\([^)]*\)|(`\w+`)|\[\w+\.py\]\((\.\./[^)#]+)\)")  # `name`, with its link or without
 
 
@@ -33,7 +34,7 @@ def _line(line: str) -> str:
 def _definition(file: str, name: str) -> str | None:
     if not file:
         return None
-    found = _lines((PAPERS.parent / file).resolve()).get(name)
+    found = _lines((DOCS / file).resolve()).get(name)
     return f"{file}#L{found}" if found else None
 
 
@@ -53,4 +54,5 @@ def _lines(file: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    PAPERS.write_text(renewed(PAPERS.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
