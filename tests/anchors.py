@@ -1,4 +1,4 @@
-"""python -m tests.anchors: papers.md and walks.md lead to the line of each function and test. Run it when they moved."""
+"""python -m tests.anchors: papers.md and walks.md lead to the line of each function and test. Run it when any moved."""
 
 import re
 from functools import lru_cache

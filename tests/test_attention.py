@@ -199,3 +199,11 @@ def test_no_mask_where_none_is_needed():
 
 def test_a_window_counts_the_token_itself():
     assert masks.build(6, window=3)[0, 0].sum(dim=-1).tolist() == [1, 2, 3, 3, 3, 3]
+
+
+def test_the_mask_of_the_last_keys_is_its_last_columns():
+    mask = torch.rand(2, 1, 4, 9) < 0.5
+    for n_keys in (4, 6, 9):  # four are as many as there are queries
+        assert torch.equal(masks.last(mask, n_keys), mask[..., 9 - n_keys :])
+    assert torch.equal(masks.last(mask, 5, front=2), mask[..., [0, 1, 6, 7, 8]])
+    assert masks.last(None, 3) is None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lora
+from lora import exact
 from lora.exact import Sum, Update, round_once, row_blocks
 from lora.merging import merged_weight
 
@@ -51,6 +52,14 @@ def triple(base, adapter, out=96, into=64, r=8, seed=0):
     torch.manual_seed(seed)
     W, A, B = torch.randn(out, into) * 0.02, torch.randn(r, into) * 0.02, torch.randn(out, r) * 0.02
     return W.to(base), A.to(adapter), B.to(adapter)
+
+
+def test_units_are_those_of_the_formats():
+    assert torch.finfo(torch.float64).eps / 2 == exact.U64
+    for dtype in DTYPES:
+        info = torch.finfo(dtype)
+        assert exact.UNIT[dtype] == info.eps / 2
+        assert exact.TINY[dtype] == info.tiny * info.eps / 2  # 0 in float64, as half of its smallest number is
 
 
 class TestRounding:
@@ -374,6 +383,17 @@ def test_merging_a_named_adapter_uses_it_alone():
     torch.testing.assert_close(model(x), alone)
 
 
+def test_a_layer_without_the_merged_adapter_is_left_alone():
+    model = network()
+    for name, target in (("a", "0"), ("b", "2")):
+        lora.attach(model, lora.Config(r=2, targets=[target]), name=name)
+    stir(model)
+    weight = model[2].base.weight
+    (report,) = lora.merge(model, "a")
+    assert report.name == "0" and model[0].merged == ("a",)
+    assert model[2].base.weight is weight and model[2].merged == ()
+
+
 def test_bake_leaves_the_old_modules_with_new_weights():
     model = adapted(bias="all", modules_to_save=[])
     x = torch.randn(3, 16)
@@ -384,6 +404,15 @@ def test_bake_leaves_the_old_modules_with_new_weights():
     torch.testing.assert_close(model(x), before)
     assert [report.name for report in reports] == ["0", "2"]
     assert 0.9 < reports[0].changed <= 1 and reports[0].loss < 1e-6
+
+
+def test_bake_leaves_what_was_learned_whole():
+    model = adapted(targets=["0"], modules_to_save=["2"])
+    learned, x = model[2].adapters["default"].weight, torch.randn(3, 16)
+    before = model(x)
+    lora.bake(model)
+    assert [type(m) for m in model] == [nn.Linear, nn.Tanh, nn.Linear] and torch.equal(model[2].weight, learned)
+    torch.testing.assert_close(model(x), before)
 
 
 def test_the_report_shows_what_16_bits_lose():

@@ -110,7 +110,8 @@ def test_one_bit_is_found(three):
     def up(tensors):
         tensors[name][place] = torch.nextafter(tensors[name][place], torch.tensor(9.0))
 
-    assert verify(base, lora, out, "exact").equal
+    right = verify(base, lora, out, "exact")
+    assert right.equal and {finding.ulp for finding in right.findings if finding.kind == "adapted"} == {0.5}
     spoil(out, up)
     finding = next(f for f in verify(base, lora, out, "exact").findings if f.name == name)
     assert not finding.ok and finding.wrong == 1 and finding.off[0][0] == place
@@ -282,6 +283,16 @@ def test_an_update_below_the_dtype_is_called_indistinguishable(tmp_path):
     assert verdict.equal and "indistinguishable" in verdict.findings[0].note and "indistinguishable" in verdict.notes[0]
 
 
+def test_a_tensor_of_one_element_is_compared_too(tmp_path):
+    tensors = {"q_proj.weight": torch.randn(8, 8), "gain": torch.tensor([1.5])}
+    base, lora = save(tmp_path / "base", tensors), adapter(tmp_path / "lora", tensors, targets=["q_proj"])
+    right = merged(tensors, lora)
+    assert verify(base, lora, save(tmp_path / "right", right)).equal
+    assert verify(base, lora, save(tmp_path / "cast", right | {"gain": torch.tensor([1.5]).half()})).equal
+    text = why(base, lora, save(tmp_path / "wrong", right | {"gain": torch.tensor([1.25])}))
+    assert "gain (of 1)" in text
+
+
 # ------------------------------------------------------------------------------------------------ dtypes and names
 
 
@@ -292,6 +303,9 @@ def test_another_dtype_is_judged_in_its_own_and_noted(tmp_path):
     for policy in ("bound", "exact"):
         verdict = verify(base, lora, narrow, policy)
         assert verdict.equal and any("cast to BF16" in note for note in verdict.notes)
+        assert all(finding.note == "cast to BF16" for finding in verdict.findings)
+    same = verify(base, lora, save(tmp_path / "same", merged(tensors, lora)))
+    assert same.equal and not any(finding.note for finding in same.findings)
     only_cast = {name: tensor.bfloat16() for name, tensor in tensors.items()}
     assert "not applied" in why(base, lora, save(tmp_path / "cast", only_cast))
     half = save(tmp_path / "half", {name: tensor.bfloat16() for name, tensor in tensors.items()})

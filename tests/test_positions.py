@@ -5,6 +5,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from minigpt import rope
 from minigpt.positions import inverse_frequencies, rotary, rotate
 
 THETAS = [10000.0, 500000.0, 100.0]
@@ -63,3 +64,18 @@ def test_positions_restart_where_they_are_told_to():
     packed = turned(x, torch.tensor([[0, 1, 2, 0, 1]]))
     parts = [turned(x[:, :, :3], torch.arange(3)[None]), turned(x[:, :, 3:], torch.arange(2)[None])]
     assert torch.equal(packed, torch.cat(parts, dim=2))
+
+
+def test_a_row_is_turned_for_its_own_length():
+    """Dynamic scaling asks how long the text is: up to its last position, and that one too."""
+    scaling, positions = rope.Dynamic(factor=4, original=8), torch.stack((torch.arange(12), torch.arange(12) + 20))
+
+    def made(**length):
+        return rotary(positions, 8, 10000.0, torch.float32, scaling, **length)
+
+    table = made()
+    given = made(length=torch.tensor([[12], [32]]))
+    assert all(torch.equal(*pair) for pair in zip(table, given, strict=True))
+    for length in (11, 13):
+        other = made(length=torch.tensor([[length], [32]]))
+        assert not torch.equal(table[0][0], other[0][0]) and torch.equal(table[0][1], other[0][1])
