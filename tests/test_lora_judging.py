@@ -277,12 +277,13 @@ class TestLean:
         lean.add(0.01 * D, D)
         assert lean.scale == pytest.approx(1.01) and not lean.honest
 
-    def test_what_is_allowed_is_what_casting_makes_common(self):
-        lean, D, A, B = self.lean(scale=1.0)
-        common = ((A * (B.T @ D)).square().sum() + (B * (D @ A.T)).square().sum()).sqrt()
+    @pytest.mark.parametrize("scale", [1.0, 4.0, -0.5])
+    def test_what_is_allowed_is_what_casting_makes_common(self, scale):
+        lean, D, A, B = self.lean(scale=scale)
+        common = ((A * (scale * B.T @ D)).square().sum() + (B * (scale * D @ A.T)).square().sum()).sqrt()
         energy = D.square().sum()
         assert lean.energy == pytest.approx(energy.item())
-        tiny = (1 + 2) * 2.0**-150 * (D.numel() * energy.item()) ** 0.5
+        tiny = (abs(scale) + 2) * 2.0**-150 * (D.numel() * energy.item()) ** 0.5
         assert lean.allowed == pytest.approx((6 * 2.0**-24 * common + 2.0**-27 * energy).item() + tiny, rel=1e-9)
 
     def test_a_scale_that_the_dtype_cannot_hold_may_be_rounded(self):

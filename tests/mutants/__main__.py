@@ -16,19 +16,20 @@ EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 
 
 def equivalent() -> dict[str, str]:
-    """`file: old -> new` of changes that change nothing, and why."""
+    """`file: old -> new  @  line of code` of changes that change nothing, and why."""
     found = {}
     for line in EQUIVALENT.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
-            change, _, reason = line.partition("  # ")
+            change, _, reason = line.rpartition("  # ")
             found[change.strip()] = reason.strip()
     return found
 
 
 def name_of(mutation: Mutation) -> str:
-    """As the list of equivalent ones has it: without the number of the line, which moves."""
-    file, _, change = str(mutation).split(":", 2)
-    return f"{file}:{change}"
+    """As the list of equivalent ones has it: with the line of code, for its number moves."""
+    file, number, change = str(mutation).split(":", 2)
+    line = (ROOT / file).read_text(encoding="utf-8").splitlines()[int(number) - 1]
+    return f"{file}:{change}  @  {line.partition('  # ')[0].strip()}"
 
 
 def drawn(area: str, count: int, seed: int) -> list[Mutation]:
@@ -54,13 +55,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder) / "tree", options.memory)
         for mutation in tqdm(chosen, unit="change", disable=None):
-            count = counts[area_of(mutation.file)]
-            if name_of(mutation) in same:
-                count[2] += 1
-                continue
             survived = workshop.verdict(mutation) == SURVIVED
-            count[survived] += 1
-            if survived:
+            excused = name_of(mutation) in same
+            counts[area_of(mutation.file)][2 if survived and excused else survived] += 1
+            if excused and not survived:
+                tqdm.write(f"caught, though equivalent.txt says it changes nothing: {mutation}")
+            if survived and not excused:
                 survivors.append(mutation)
                 tqdm.write(f"survived  {mutation}   {mutation.why}")
         workshop.close()
