@@ -18,7 +18,7 @@ from minigpt.errors import Error, nearest
 from minigpt.families import FAMILIES, Family, family_of
 from minigpt.files import write_atomic
 from minigpt.layouts import Entry
-from minigpt.tensor_files import TensorFiles, is_derived, write_tensors
+from minigpt.tensor_files import INDEX, TensorFiles, file_names, is_derived, remove_others, write_tensors
 
 SHARD_BYTES = 5_000_000_000
 
@@ -78,7 +78,8 @@ def find(name: str, download: bool = False) -> Path:
 def save(model: nn.Module, directory, *, shard_bytes: int = SHARD_BYTES, **extra):
     """Write `model` so that transformers opens it where it has the architecture (`family_of`), and we always.
 
-    `extra` goes into config.json beside the shape (`eos_token_id=...`). Each file is replaced as a whole.
+    `extra` goes into config.json beside the shape (`eos_token_id=...`). Each file is replaced as a whole, and where
+    there are shards, all at once: until the index is, the model of before is read.
     """
     directory = Path(directory)
     shape = model.config
@@ -98,17 +99,16 @@ def save(model: nn.Module, directory, *, shard_bytes: int = SHARD_BYTES, **extra
         raise Error(f"{directory}: cannot make this directory: {problem.strerror}: choose another name") from None
     shards = _shards(entries, weights, shard_bytes)
     written = {}
-    for number, shard in enumerate(shards, start=1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    for file, shard in zip(file_names(directory, len(shards)), shards, strict=True):
         write_tensors(directory / file, {entry.name: _join(entry, weights) for entry in shard})
         written |= {entry.name: file for entry in shard}
     if len(shards) > 1:
         total = sum(weights[ours].nbytes for shard in shards for entry in shard for ours in entry.ours)
         index = {"metadata": {"total_size": total}, "weight_map": written}
-        write_atomic(directory / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+        write_atomic(directory / INDEX, json.dumps(index, indent=2) + "\n")
     config = FAMILIES[name].config_to(shape) | {"dtype": dtype} | extra
     write_atomic(directory / "config.json", json.dumps(config, indent=2) + "\n")
-    _remove_others(directory, set(written.values()))
+    remove_others(directory, set(written.values()))
 
 
 def layout(config: GPTConfig) -> list[Entry]:
@@ -231,20 +231,3 @@ def _shards(entries: list[Entry], weights, shard_bytes: int) -> list[list[Entry]
         shards[-1].append(entry)
         size += nbytes
     return shards
-
-
-def _remove_others(directory: Path, written: set[str]):
-    """Files of an earlier save that would now be read instead of, or beside, the new ones."""
-    index = directory / "model.safetensors.index.json"
-    if len(written) == 1:
-        index.unlink(missing_ok=True)
-    for file in model_files(directory):
-        if file.suffix == ".safetensors" and file.name not in written:
-            file.unlink()
-
-
-def model_files(directory: Path) -> list[Path]:
-    """The files `save` writes, config.json last: who copies them in this order never has a config without weights."""
-    patterns = ("model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json")
-    found = [file for pattern in patterns for file in directory.glob(pattern)]
-    return sorted(found) + [directory / "config.json"]

@@ -9,6 +9,8 @@ from torch import Tensor
 from minigpt.errors import Error
 from minigpt.files import atomic_file
 
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
 
 class TensorFiles:
     """The tensors of a directory, read one at a time from however many files; shapes and dtypes are known before."""
@@ -23,7 +25,7 @@ class TensorFiles:
                 self.file_of[name], self.header[name] = file, (tuple(described.get_shape()), described.get_dtype())
 
     def _files(self) -> list[Path]:
-        single, index = self.directory / "model.safetensors", self.directory / "model.safetensors.index.json"
+        single, index = self.directory / SINGLE, self.directory / INDEX
         if single.is_file():
             return [single]
         if index.is_file():
@@ -74,3 +76,23 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]):
             save_file(tensors, temporary, metadata={"format": "pt"})
         except SafetensorError as problem:  # a full disk
             raise Error(f"{path}: cannot write it: {problem}") from None
+
+
+def file_names(directory: Path, count: int) -> list[str]:
+    """Names for so many files. Shards that the index names keep theirs: they are the model until it names others."""
+    if count == 1:
+        return [SINGLE]
+    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    index = directory / INDEX
+    live = index.read_text(encoding="utf-8", errors="replace") if index.is_file() else ""
+    return [name.replace("model-", "model-b-") for name in names] if any(name in live for name in names) else names
+
+
+def remove_others(directory: Path, written: set[str]):
+    """Files of an earlier save that would now be read instead of, or beside, the new ones."""
+    if len(written) == 1:
+        (directory / INDEX).unlink(missing_ok=True)
+    for pattern in (SINGLE, "model-?????-of-?????.safetensors", "model-b-?????-of-?????.safetensors"):
+        for file in directory.glob(pattern):
+            if file.name not in written:
+                file.unlink()

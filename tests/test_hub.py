@@ -321,6 +321,32 @@ def test_a_later_save_leaves_nothing_of_the_earlier(tmp_path):
     assert torch.equal(GPT.from_pretrained(tmp_path)(x), first(x))
 
 
+@pytest.mark.parametrize("before", ["shards", "one file"])
+def test_a_save_in_shards_that_is_cut_short_leaves_the_model_of_before(before, tmp_path, monkeypatch):
+    first, second, x = random_model(config()), random_model(config()), tokens()
+    hub.save(first, tmp_path, shard_bytes=20_000 if before == "shards" else hub.SHARD_BYTES)
+    write, written = hub.write_tensors, []
+
+    def fails(path, tensors):
+        if len(written) == 2:
+            raise Error("the disk is full")
+        written.append(path)
+        write(path, tensors)
+
+    for _ in range(2):  # whoever is cut short twice has not touched it either
+        written.clear()
+        monkeypatch.setattr(hub, "write_tensors", fails)
+        with pytest.raises(Error, match="the disk is full"):
+            hub.save(second, tmp_path, shard_bytes=20_000)
+        monkeypatch.undo()
+        assert torch.equal(GPT.from_pretrained(tmp_path)(x), first(x))
+    for gpt in (second, first, second):
+        hub.save(gpt, tmp_path, shard_bytes=20_000)
+        assert torch.equal(GPT.from_pretrained(tmp_path)(x), gpt(x))
+        shards = set(json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"].values())
+        assert {path.name for path in tmp_path.glob("*.safetensors")} == shards
+
+
 def test_files_hold_each_tensor_once_and_say_they_are_of_pytorch(tmp_path):
     random_model(config()).save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:

@@ -49,7 +49,8 @@ def test_ranking_the_head_equals_ranking_all(p, monkeypatch):
     sharp = 3 * torch.randn(2, 3, size)
     tied = torch.randint(0, 12, (2, 3, size)).float()
     masked = sharp.masked_fill(torch.rand(2, 3, size) < 0.9, -math.inf)
-    for key in (sharp, tied, masked, torch.zeros(2, 3, size), sharp * 3):
+    one = torch.zeros(2, 3, size).index_fill(-1, torch.tensor(size - 1), 1.0)  # one above, and then all alike
+    for key in (sharp, tied, masked, torch.zeros(2, 3, size), one, sharp * 3):
         mass = key.double().softmax(-1)
         real, expected = mass > 0, processors.leading(key, mass, p)
         for head in (2, 50, 700, 2999):
@@ -128,6 +129,13 @@ small_logits = st.lists(st.floats(-50, 50, width=32), min_size=8, max_size=8)
 
 
 written = st.lists(st.integers(0, 7), max_size=12)
+
+
+def test_tokens_without_a_logit_are_passed_over():
+    """A text may hold some that no head speaks of: the new tokens of a task."""
+    z, text = torch.zeros(1, 3), [Text([3, 0, 3], 1)]
+    assert penalties.no_repeat_ngram(z, text, 1).tolist() == [[-math.inf, 0, 0]]
+    assert penalties.no_repeat_ngram(z, text, 2).tolist() == [[-math.inf, 0, 0]]
 
 
 @settings(max_examples=100, deadline=None)
