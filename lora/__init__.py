@@ -9,7 +9,7 @@ How is it merged exactly, and unmerged?          merging.py exact.py      sectio
 How does the base fit in four bits?              quantizing.py nf4_layer.py nf4.py  Dettmers et al. 2023
 What is an adapter of such a base merged onto?   rounded.py
 How does it lie on disk?                         files.py peft_config.py
-How does a model's adapter get there and back?   bridge.py layout.py installing.py
+How does a model's adapter get there and back?   saving.py loading.py layout.py
 Is this checkpoint that base plus that adapter?  verify.py diagnose.py
 What is the sum of two adapters?                 combine.py
 What did the update learn?                       spectrum.py              section 7
@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names, for whoever reads types
     from lora.attaching import attach, detach
-    from lora.bridge import collect, load, refill, save
     from lora.config import ALL_LINEAR, Config
     from lora.errors import Error
     from lora.inventory import adapters, layers_of, modules_of, names, parameters
+    from lora.loading import load, refill
     from lora.merging import bake, merge, unmerge
     from lora.quantizing import dequantize, quantize, round_base
+    from lora.saving import collect, save
     from lora.spectrum import spectra
     from lora.switching import disabled, rows, scaled, serving, use
 
@@ -44,7 +45,8 @@ _HOME = {
     "spectra": "spectrum",
     **dict.fromkeys(("merge", "unmerge", "bake"), "merging"),
     **dict.fromkeys(("quantize", "dequantize", "round_base"), "quantizing"),
-    **dict.fromkeys(("save", "load", "refill", "collect"), "bridge"),
+    **dict.fromkeys(("save", "collect"), "saving"),
+    **dict.fromkeys(("load", "refill"), "loading"),
 }
 
 

@@ -118,6 +118,14 @@ def detach(model: nn.Module, name: str | None = None) -> None:
     and what learned before the first attach learns again.
 
     Merged adapters are unmerged first.
+
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = attach(model, Config(r=2, targets=["0"]))
+    >>> detach(model)
+    >>> model
+    Sequential(
+      (0): Linear(in_features=4, out_features=3, bias=True)
+    )
     """
     if name is not None:
         check_known(model, name)

@@ -52,17 +52,35 @@ def holders(model: nn.Module) -> dict[str, Holder]:
 
 
 def layers_of(model: nn.Module) -> dict[str, Layer]:
-    """The holders whose adapters are an A and a B."""
+    """The holders whose adapters are an A and a B, by their paths in the original model.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"], modules_to_save=["2"]))
+    >>> list(layers_of(model))
+    ['0']
+    """
     return {path: holder for path, holder in holders(model).items() if isinstance(holder, Layer)}
 
 
 def adapters(model: nn.Module) -> tuple[str, ...]:
-    """The names of all adapters of a model, in the order they came."""
+    """The names of all adapters of a model, in the order they came.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = [lora.attach(model, lora.Config(r=2, targets=["0"]), name) for name in ("a", "b")]
+    >>> adapters(model)
+    ('a', 'b')
+    """
     return tuple(dict.fromkeys(name for holder in holders(model).values() for name in holder.adapters))
 
 
 def names(model: nn.Module) -> list[str]:
-    """Of all adapters held: `adapters`, by the name that every method of tuning has for it."""
+    """Of all adapters held: `adapters`, by the name that every method of tuning has for it.
+
+    >>> names(nn.Linear(4, 3))
+    []
+    """
     return list(adapters(model))
 
 
@@ -101,12 +119,26 @@ def added_to(model: nn.Module) -> list[nn.Module]:
 
 
 def modules_of(model: nn.Module, name: str) -> list[nn.Module]:
-    """The A and B of each layer, and the modules learned whole, of one adapter."""
+    """The A and B of each layer, and the modules learned whole, of one adapter.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> [(each.A.shape, each.B.shape) for each in modules_of(model, "default")]
+    [(torch.Size([2, 4]), torch.Size([3, 2]))]
+    """
     return [holder.adapters[name] for holder in holders(model).values() if name in holder.adapters]
 
 
 def parameters(model: nn.Module, name: str | None = None) -> list[nn.Parameter]:
-    """The parameters of one adapter, or of all: for an optimizer."""
+    """The parameters of one adapter, or of all: for an optimizer.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> sum(weight.numel() for weight in parameters(model))  # r (I + O)
+    14
+    """
     chosen = adapters(model) if name is None else (name,)
     check_known(model, *chosen)
     found = {id(p): p for each in chosen for module in modules_of(model, each) for p in module.parameters()}

@@ -62,7 +62,14 @@ def merge(model: nn.Module, *names: str) -> list[Merged]:
 
 
 def unmerge(model: nn.Module) -> None:
-    """Bring the weights of before back, every bit of them. Nothing happens to a model that is not merged."""
+    """Bring the weights of before back, every bit of them. Nothing happens to a model that is not merged.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> _ = lora.merge(model)
+    >>> unmerge(model)
+    """
     for layer in layers_of(model).values():
         layer.unmerge()
 
@@ -71,6 +78,13 @@ def bake(model: nn.Module, *names: str) -> list[Merged]:
     """Merge for good: the adapters are gone and the model has its old modules, ready to be saved.
 
     Where the update of a tied head makes it a matrix of its own, a transformers config is told so.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> _ = bake(model)
+    >>> type(model[0]).__name__
+    'Linear'
     """
     reports = merge(model, *names) if any(layer.adapters for layer in layers_of(model).values()) else []
     for path, holder in holders(model).items():

@@ -94,6 +94,11 @@ def dequantize(
 
     In `dtype`, or else that of the weights before; all of them, or those at `only` these paths. The model computes
     what it computed, in the bytes of before.
+
+    >>> model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64))
+    >>> _ = quantize(model)
+    >>> dequantize(model), type(model[0]).__name__
+    (('0', '2'), 'Linear')
     """
     paths = tuple(path for path, module in model.named_modules() if isinstance(module, NF4Linear))
     paths = paths if only is None else tuple(path for path in paths if path in only)
@@ -109,6 +114,14 @@ def round_base(model: nn.Module, directory: str | Path) -> tuple[str, ...]:
     """Round the weights of `model` as those were that a stored adapter learned beside; the layers, by name, or none.
 
     Layers that are so already, in four bits or unpacked from them, stay as they are. Before anything is attached.
+
+    >>> import copy, lora, tempfile
+    >>> model, folder = nn.Sequential(nn.Linear(64, 64)), tempfile.TemporaryDirectory()
+    >>> base, _ = copy.deepcopy(model), quantize(model)
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> lora.save(model, folder.name)
+    >>> round_base(base, folder.name)
+    ('0',)
     """
     layout, by_way = Layout(model), {}
     for tensor, how in read(directory).rounded.items():

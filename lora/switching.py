@@ -20,6 +20,11 @@ from lora.saved import Holder, Saved
 def use(model: nn.Module, *names: str | None) -> None:
     """From now on these adapters work, their updates added; none without a name, or for None. Who learns is another
     matter.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = [lora.attach(model, lora.Config(r=2, targets=["0"]), name) for name in ("a", "b")]
+    >>> use(model, "a", "b")  # h = W0 x + s B_a A_a x + s B_b A_b x
     """
     names = tuple(name for name in names if name is not None)
     check_known(model, *names)
@@ -55,7 +60,15 @@ def _refuse_merged(found: Collection[Holder], what: str):
 
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is its base, merged or not; outside, everything is as before, and as trainable."""
+    """Inside, the model is its base, merged or not; outside, everything is as before, and as trainable.
+
+    >>> import torch, lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> with disabled(model):
+    ...     torch.equal(model(torch.ones(1, 4)), model[0].base(torch.ones(1, 4)))
+    True
+    """
     with _off(list(holders(model).values())):
         yield
 
@@ -121,6 +134,13 @@ def rows(model: nn.Module, names: list[str | None]) -> Iterator[None]:
     """Inside, row b of every batch uses the adapter names[b] alone, or the base where it is None.
 
     Where activations are checkpointed backward computes forward again, so it, too, belongs inside.
+
+    >>> import torch, lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = [lora.attach(model, lora.Config(r=2, targets=["0"]), name) for name in ("a", "b")]
+    >>> with rows(model, ["b", None, "a"]):
+    ...     model(torch.ones(3, 4)).shape
+    torch.Size([3, 3])
     """
     given, wanted = tuple(names), set(names) - {None}
     found = list(holders(model).values())  # the one walk over the model: `rows` may be entered for every token
@@ -146,6 +166,13 @@ def serving(model: nn.Module) -> Iterator[None]:
     """Inside, no adapter's numbers change: what generating text needs of them is joined once, not for each token.
 
     `use` and `rows` may be called inside. Whoever trains inside, or writes to an A or B, gets texts of before.
+
+    >>> import torch, lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> with torch.no_grad(), serving(model.eval()):
+    ...     model(torch.ones(1, 4)).shape  # the first call joins what the next ones use
+    torch.Size([1, 3])
     """
     found = list(layers_of(model).values())
     for layer in found:

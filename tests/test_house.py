@@ -13,6 +13,7 @@ import pytest
 
 import lora
 import minigpt
+from minigpt import tuning
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("minigpt", "lora")
@@ -151,6 +152,13 @@ def test_a_public_name_says_what_it_is_what_it_takes_and_what_it_gives(name):
                 assert parameter.annotation is not parameter.empty, f"{name}: {function.__name__}({parameter.name})"
         if not inspect.isclass(each):
             assert signature.return_annotation is not signature.empty, f"{name} -> ?"
+
+
+@pytest.mark.parametrize("name", [name for name, each in public().items() if inspect.isfunction(inspect.unwrap(each))])
+def test_a_public_function_has_an_example_that_is_run(name):
+    """Its own; or that of the verbs which all methods of tuning share, in minigpt/tuning/__init__.py."""
+    verb = name.rpartition(".")[2]
+    assert ">>> " in inspect.getdoc(public()[name]) or f"method.{verb}(" in tuning.__doc__
 
 
 if __name__ == "__main__":

@@ -18,5 +18,24 @@ Every one of them, and `lora`, has the same verbs; several can be held by name, 
 A prompt has no `use`: the ids in a row say which one it has (`with_prompt`), and rows without any are the base's. Its
 `rows` only sees to the positions of texts after prompts that were tuned with shift=False.
 
+    >>> import tempfile
+    >>> from minigpt import GPT, GPTConfig
+    >>> from minigpt.tuning import adapter, prefix, prompt
+    >>> model = GPT(GPTConfig(n_layers=2, n_heads=2, d_model=32, vocab_size=100, context=64))
+    >>> for method in (adapter, prefix, prompt):
+    ...     _ = method.attach(model, method.Config(), "letters")
+    ...     with tempfile.TemporaryDirectory() as folder:
+    ...         method.save(model, folder, "letters", base="runs/mine")
+    ...         method.detach(model, "letters")
+    ...         _ = method.load(model, folder, "letters", trainable=True)
+    ...     with method.rows(model, ["letters", None]):
+    ...         print(method.names(model))
+    ...     if method is not prompt:
+    ...         method.use(model, None)
+    ...     method.detach(model)
+    ['letters']
+    ['letters']
+    ['letters']
+
 composed.py opens what lies in a directory beside the model that it names.
 """

@@ -50,6 +50,11 @@ def use(model: GPT, names: Names, *others: ModuleType) -> None:
     """From now on all rows have this: what is held under these names works, and everything else rests.
 
     A prompt still has to stand in the texts, see `begin`, and one stored as unshifted asks for `prompt.rows`.
+
+    >>> from minigpt import GPTConfig
+    >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
+    >>> report = adapter.attach(model, adapter.AdapterConfig(bottleneck=4), "letters")
+    >>> use(model, None)  # the base again; use(model, "letters") and the adapter works
     """
     known = _held(model, others)
     chosen = _chosen(known, names)
@@ -73,7 +78,14 @@ def alike(model: GPT, names: Names, batch: int, *others: ModuleType) -> Iterator
 
 
 def begin(model: GPT, names: Sequence[Names], texts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Each text, after the virtual tokens of the prompts that its row has."""
+    """Each text, after the virtual tokens of the prompts that its row has.
+
+    >>> from minigpt import GPTConfig
+    >>> model = GPT(GPTConfig(n_layers=1, n_heads=2, d_model=32, vocab_size=100, context=16))
+    >>> report = prompt.attach(model, prompt.PromptConfig(length=2), "short")
+    >>> begin(model, ["short", None], [[7, 8], [7, 8]])  # ids from V on are virtual
+    [[100, 101, 7, 8], [7, 8]]
+    """
     held = prompt.names(model)
     prompts = [next((name for name in _several(each) if name in held), None) for each in names]
     return [with_prompt(model, text, name) for text, name in zip(texts, prompts, strict=True)]

@@ -1,4 +1,4 @@
-"""A model's adapter to disk and back.
+"""A model's adapter as it lies on disk; loading.py brings it back.
 
 Layers have the names of the checkpoint's tensors (see layout.py). Three projections q, k, v that are one c_attn on disk
 thus become one adapter of blocks:
@@ -21,14 +21,12 @@ from lora import files
 from lora.config import Config, named
 from lora.errors import Error
 from lora.exact import Update
-from lora.inventory import Report, adapters, config_of, holders, layers_of, report
+from lora.inventory import adapters, config_of, holders, layers_of
 from lora.layers import EmbeddingLayer, Layer
 from lora.layout import Entry, Layout
 from lora.nf4_layer import NF4Linear
 from lora.rounded import rounded_in
 from lora.saved import Saved
-
-# --- to disk ----------------------------------------------------------------------------------------------------
 
 
 def save(
@@ -41,20 +39,34 @@ def save(
 
     `name` may be left out if there is one adapter only, or one at work. The weights it was trained on are recorded
     by a fingerprint, which `load` and `python -m lora verify` check.
+
+    >>> import lora, tempfile
+    >>> model, folder = nn.Sequential(nn.Linear(4, 3)), tempfile.TemporaryDirectory()
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> save(model, folder.name)
+    >>> sorted(file.name for file in Path(folder.name).iterdir())
+    ['adapter_config.json', 'adapter_model.safetensors']
     """
     files.write(collect(model, name), directory, base, compact)
 
 
 def collect(model: nn.Module, name: str | None = None) -> files.Stored:
-    """The adapter of a model as it would lie on disk."""
-    name = _only(model) if name is None else name
+    """The adapter of a model as it would lie on disk; `Error` if no file can hold it.
+
+    >>> import lora
+    >>> model = nn.Sequential(nn.Linear(4, 3))
+    >>> _ = lora.attach(model, lora.Config(r=2, targets=["0"]))
+    >>> list(collect(model).updates)
+    ['0']
+    """
+    name = the_only(model) if name is None else name
     config, layout = config_of(model, name), Layout(model)
     joined: dict[str, dict[str, Layer]] = {}
     for path, layer in layers_of(model).items():
         if name in layer.adapters:
             entry = layout.entry(f"{path}.weight")
             joined.setdefault(entry.name, {})[f"{path}.weight"] = layer
-    weights = _weights(model)
+    weights = weights_of(model)
     updates, embeddings, parts, prints = {}, set(), {}, {}
     for tensor, adapted in joined.items():
         path = tensor.removesuffix(".weight")
@@ -62,7 +74,7 @@ def collect(model: nn.Module, name: str | None = None) -> files.Stored:
         updates[path], parts[path] = _join(path, entry, adapted, name, weights)
         if any(isinstance(layer, EmbeddingLayer) for layer in adapted.values()):
             embeddings.add(path)
-        prints[tensor] = files.fingerprint(_on_disk(entry, weights))
+        prints[tensor] = files.fingerprint(on_disk(entry, weights))
     parts = {path: each for path, each in parts.items() if each}
     replaced, saved = _replaced(model, name, layout, weights)
     if layout.differs or parts:
@@ -71,7 +83,8 @@ def collect(model: nn.Module, name: str | None = None) -> files.Stored:
     return files.Stored(config, updates, frozenset(embeddings), replaced, prints, parts, rounded_in(model))
 
 
-def _only(model: nn.Module) -> str:
+def the_only(model: nn.Module) -> str:
+    """The adapter that is meant where none is named."""
     known = adapters(model)
     working = {name for holder in holders(model).values() for name in holder.active}
     if len(known) != 1 and len(working) != 1:
@@ -79,7 +92,7 @@ def _only(model: nn.Module) -> str:
     return known[0] if len(known) == 1 else working.pop()
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """The parameters of the base by their original names, unmerged."""
     found = {}
     held = holders(model)
@@ -98,7 +111,7 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _on_disk(entry: Entry, weights: dict[str, Tensor]) -> Tensor:
+def on_disk(entry: Entry, weights: dict[str, Tensor]) -> Tensor:
     parts = [_dense(weights[ours]) for ours in entry.ours]
     whole = parts[0] if len(parts) == 1 else torch.cat(parts)
     return whole.T if entry.transposed else whole
@@ -161,7 +174,7 @@ def _replaced(model: nn.Module, name: str, layout: Layout, weights) -> tuple[dic
     tensors = {}
     for ours in learned:
         entry = layout.entry(ours)
-        tensors[entry.name] = _on_disk(entry, weights | learned)
+        tensors[entry.name] = on_disk(entry, weights | learned)
     return tensors, tuple(dict.fromkeys(modules))
 
 
@@ -193,54 +206,3 @@ def _alpha(config: Config, update: Update) -> float:
             return alpha
     alpha = update.scale * divisor
     return round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-12) else alpha
-
-
-# --- from disk --------------------------------------------------------------------------------------------------
-
-
-def load(
-    model: nn.Module,
-    directory: str | Path,
-    name: str = "default",
-    trainable: bool = False,
-    check_base: bool = True,
-) -> Report:
-    """Attach an adapter from disk and use it; it learns on only if `trainable`.
-
-    Every tensor must find its layer, and every layer that the config names its tensor. An adapter that recorded the
-    weights it was trained on refuses others, unless told not to look (`check_base=False`). On `Error` the model is as
-    it was.
-    """
-    from lora.installing import install
-
-    stored = files.read(directory)
-    if check_base:
-        check_fingerprint(model, stored, directory)
-    install(model, stored, name, trainable, where=str(directory))
-    return report(model, name)
-
-
-def refill(model: nn.Module, directory: str | Path, name: str | None = None, check_base: bool = True) -> None:
-    """Put the numbers of an adapter on disk into the one attached as `name`, which must have its shape."""
-    from lora.installing import fill
-
-    stored = files.read(directory)
-    if check_base:
-        check_fingerprint(model, stored, directory)
-    fill(model, stored, _only(model) if name is None else name, where=str(directory))
-
-
-def check_fingerprint(model: nn.Module, stored: files.Stored, where):
-    """`Error` if the adapter says that it was trained on other weights than these."""
-    layout, weights = Layout(model), _weights(model)
-    for tensor, digest in stored.fingerprint.items():
-        entry = layout.at(tensor)
-        if entry is None or any(ours not in weights for ours in entry.ours):
-            raise Error(f"{where}: was trained on a base with {tensor!r}, which this model has not: give its own base")
-        if files.fingerprint(_on_disk(entry, weights)) != digest:
-            if stored.rounded and not rounded_in(model):
-                raise Error(f"{where}: was trained beside weights in four bits: lora.round_base(model, {str(where)!r})")
-            raise Error(
-                f"{where}: was trained on other weights: {tensor!r} differs from the base it recorded; "
-                "give that base, or check_base=False to try it on this one"
-            )
