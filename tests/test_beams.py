@@ -13,8 +13,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from minigpt import GPT, Error
 from minigpt.cache import Cache
 from minigpt.generation import beam_search, generate, stream
+from minigpt.generation.beams import Search
 from minigpt.generation.constraints import OneOf
 from minigpt.generation.reader import Memory, PlainReader, Reader
+from minigpt.generation.sampling import Sampler
+from minigpt.generation.search import Rules
 
 V = 23
 SHAPES = {
@@ -167,6 +170,7 @@ def test_logprobs_add_up_and_parents_lead_back():
         true = logits[range(len(beam.tokens)), beam.tokens]
         torch.testing.assert_close(torch.tensor(beam.logprobs), true, atol=1e-5, rtol=1e-5)
     steps = traces[0].steps
+    assert {node.parent for node in steps[0]} == {-1}  # the prompt
     for beam in beams:  # each is in the tree, and its parents are the beams that ran
         place = next(
             i for i, node in enumerate(steps[len(beam.tokens) - 1])
@@ -344,6 +348,23 @@ def test_a_broken_model_finds_nothing():
         beam_search(gpt, [[1]])
 
 
+def test_a_token_may_be_impossible_but_not_a_whole_row():
+    gpt = model(std=0.3)
+    free = beam_search(gpt, [[1]], num_beams=3, max_new_tokens=4)[0]
+    head = gpt.head.forward
+    gone = free[0].tokens[0]
+
+    def head_without(x):
+        return head(x).index_fill(-1, torch.tensor(gone), -math.inf)
+
+    gpt.head.forward = head_without
+    assert all(gone not in beam.tokens for beam in beam_search(gpt, [[1]], num_beams=3, max_new_tokens=4)[0])
+    search = Search(0, [1], 4, Rules(num_beams=2), Sampler())
+    search.step(torch.randn(1, 61))
+    with pytest.raises(Error, match="NaN or infinite"):
+        search.step(torch.stack((torch.randn(61), torch.full((61,), -math.inf))))
+
+
 @pytest.mark.parametrize("n", [1, 5])
 def test_texts_of_one_prompt_share_it_and_equal_texts_alone(n):
     """generate() reads equal prompts once; each text is that of its place in the list."""
@@ -384,8 +405,9 @@ def test_all_kinds_of_early_ends_meet():
     torch.manual_seed(12)
     gpt = model("gpt2", std=0.15)
     prompts = [[i] for i in range(12)]
-    for num_beams, early in itertools.product((2, 5), (True, False, "never")):
+    for (num_beams, groups), early in itertools.product(((2, 1), (5, 1), (4, 2)), (True, False, "never")):
         options = {"num_beams": num_beams, "early_stopping": early, "max_new_tokens": 15, "eos": list(range(0, 61, 5))}
+        options |= {"groups": groups, "diversity": 0.5 * (groups > 1)}  # a group may end before the others
         options["length_penalty"] = 0.0
         together = beam_search(gpt, prompts, **options)
         assert len({len(beam.tokens) for each in together for beam in each}) > 3
