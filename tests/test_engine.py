@@ -168,15 +168,15 @@ def test_between_steps_the_model_is_as_its_owner_left_it():
 
 
 def test_without_names_the_model_is_used_as_it_stands():
-    gpt, ask = tuned("gpt2", True), Ask([1, 2, 3], Sampler(max_new_tokens=6), seed=4)
+    gpt, ask = tuned("gpt2", True), Ask([1, 2, 3], Sampler(max_new_tokens=30), seed=4)
     mixed.use(gpt, ("lora", "prefix"), lora)
     (events,) = drive(Engine(gpt), [ask])
-    assert words(events) == generate(gpt, [[1, 2, 3]], 6, seed=4)[0]
+    assert words(events) == generate(gpt, [[1, 2, 3]], 30, seed=4)[0]
     mixed.use(gpt, None, lora)
-    assert words(events) != generate(gpt, [[1, 2, 3]], 6, seed=4)[0]
+    assert words(events) != generate(gpt, [[1, 2, 3]], 30, seed=4)[0]
     lora.merge(gpt, "lora")
     (events,) = drive(Engine(gpt), [ask])
-    assert words(events) == generate(gpt, [[1, 2, 3]], 6, seed=4)[0]
+    assert words(events) == generate(gpt, [[1, 2, 3]], 30, seed=4)[0]
 
 
 def test_serving_changes_no_text():

@@ -394,6 +394,19 @@ def test_a_layer_without_the_merged_adapter_is_left_alone():
     assert model[2].base.weight is weight and model[2].merged == ()
 
 
+def test_a_model_that_is_off_stays_off_when_it_is_merged():
+    model, x = adapted(), torch.randn(3, 16)
+    with_it = model(x)
+    with lora.disabled(model):
+        base, weight = model(x), model[0].base.weight
+        lora.merge(model)
+        assert torch.equal(model(x), base) and model[0].base.weight is weight
+    torch.testing.assert_close(model(x), with_it)
+    assert not torch.equal(model[0].base.weight, weight)
+    lora.unmerge(model)
+    assert model[0].base.weight is weight
+
+
 def test_bake_leaves_the_old_modules_with_new_weights():
     model = adapted(bias="all", modules_to_save=[])
     x = torch.randn(3, 16)

@@ -61,7 +61,8 @@ def named() -> set[str]:
 
 
 def needed() -> set[str]:
-    """What is installed of it, with what that needs in turn on this machine."""
+    """What is installed of it, with what that needs in turn on this machine; but for what only a build of PyTorch with
+    CUDA needs, which PyTorch itself pins exactly."""
     from packaging.requirements import Requirement
 
     found, open_ = set(), set(named())
@@ -75,7 +76,7 @@ def needed() -> set[str]:
         for each in map(Requirement, requires):
             if each.marker is None or each.marker.evaluate({"extra": ""}):
                 open_ |= {canonical(each.name)} - found
-    return found
+    return {name for name in found if not name.startswith(("nvidia-", "cuda-", "triton"))}
 
 
 def licence(name: str) -> str:
