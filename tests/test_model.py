@@ -26,6 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_weights_start_as_in_gpt2():
     gpt = GPT(GPTConfig(vocab_size=3000, context=200, n_layers=3, n_heads=4, d_model=128))
+    with torch.no_grad():
+        for weight in gpt.parameters():
+            weight.fill_(5.0)
+    gpt.reset_parameters()  # as at the start, whatever was there
     for name, weight in gpt.named_parameters():
         if "norm.weight" in name:
             assert (weight == 1).all(), name

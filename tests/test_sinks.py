@@ -1,6 +1,7 @@
 """Sinks are StreamingLLM, spelt out token by token; patterns are their definitions; a prompt may be read in chunks."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -117,6 +118,27 @@ def test_branches_and_leaving_equal_texts_read_whole(sinks, prompts):
             places = [2, 0]
             reader.select(places), plain.select(places)
     assert reader.cache.layers[1].start > 0
+
+
+def test_branches_that_part_at_once_have_first_tokens_of_their_own():
+    gpt, random = endless(4, 5, dtype=torch.float32), torch.Generator().manual_seed(0)
+    reader, plain = Reader(gpt, [0], room=100), PlainReader(gpt, [0])
+    torch.testing.assert_close(reader.start([[5, 9]]), plain.start([[5, 9]]), atol=1e-4, rtol=1e-4)
+    parents = [[0, 0, 0]]
+    for _ in range(20):
+        new = torch.randint(61, (1, 3), generator=random).tolist()
+        texts = plain.step(new, parents)
+        torch.testing.assert_close(reader.step(new, parents), texts, atol=1e-4, rtol=1e-4)
+        parents = [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("sinks", [1, 3])
+def test_far_positions_are_turned_in_float64(sinks):
+    """Of a text without end: in float32 an angle of 10^7 is a half off."""
+    gpt, far = endless(4, sinks), torch.tensor([[10**7 + 1]])
+    cos, sin = gpt._rotary(far, far + 1, torch.float32)
+    assert cos[0, 0, 0, 0].item() == pytest.approx(math.cos(10**7 + 1), abs=1e-6)
+    assert sin[0, 0, 0, 0].item() == pytest.approx(math.sin(10**7 + 1), abs=1e-6)
 
 
 def test_texts_without_end():

@@ -3,7 +3,7 @@
 AREAS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attention": (("minigpt/attention.py",), ("attention", "sinks", "banded")),
     "masks": (("minigpt/masks.py",), ("attention", "model", "sinks", "local", "banded")),
-    "model": (("minigpt/model.py",), ("model", "hub", "optimizer", "sinks")),
+    "model": (("minigpt/model.py",), ("model", "hub", "optimizer", "sinks", "rope")),
     "positions": (("minigpt/positions.py",), ("positions", "rope")),
     "loss": (("minigpt/loss.py",), ("loss", "precision")),
     "LoRA layer": (
