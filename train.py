@@ -77,12 +77,12 @@ class Lora(Method):
         self.config = options.beside.config(self.name)
 
     def attach(self, model) -> Report:
-        base = sum(weight.numel() for weight in model.parameters())
+        base = sum(weight.numel() for weight in model.parameters())  # in four bits they are no parameters
         if self.name == "qlora":
             print(lora.quantize(model), flush=True)
         found = lora.attach(model, self.config)
         lora.collect(model)  # what no file can hold is told now, not after the last step
-        return Report(found.parameters, found.nbytes, base)
+        return Report(found.parameters, found.stored, base)
 
     def save(self, model, directory: Path, base: str):
         lora.save(model, directory, base=base)

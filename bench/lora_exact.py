@@ -223,7 +223,7 @@ def sizes():
             written.append(f"{Path(folder, 'adapter_model.safetensors').stat().st_size:,}")
     report = lora.attach(model, lora.Config(r=8, alpha=16, targets=["q_proj", "v_proj"]), name="again")
     print(
-        f"\nq and v of GPT-2 124M: {report.nbytes:,} bytes of numbers; files: {written[0]} compact, {written[1]} PEFT's"
+        f"\nq and v of GPT-2 124M: {report.stored:,} bytes of numbers; files: {written[0]} compact, {written[1]} PEFT's"
     )
 
 

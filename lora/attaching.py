@@ -38,7 +38,7 @@ def attach(model: nn.Module, config: Config, name: str = "default") -> Report:
     saved = find_saved(model, config)
     shared = find_tied(model, config, targets)
     parts = {path: find_parts(config, path, module) for path, module in targets.items()}
-    base_parameters = sum(p.numel() for p in base_of(model).values())
+    base = sum(p.numel() for p in base_of(model).values())
     freeze(model)
     for path, module in targets.items():
         n_in, n_out = sizes_of(module)
@@ -51,7 +51,7 @@ def attach(model: nn.Module, config: Config, name: str = "default") -> Report:
     if config.dora or config.bias != "none":
         _extend(model, name, config)
     use(model, name)
-    return report(model, name, base_parameters)
+    return report(model, name, base)
 
 
 def check_name(model: nn.Module, name: str):

@@ -19,18 +19,9 @@ class Report:
 
     name: str
     layers: tuple[str, ...]
-    parameters: int
-    nbytes: int
-    base_parameters: int
-
-    @property
-    def stored(self) -> int:
-        """Bytes of what learns; a file for PEFT holds zeros besides, where the layers are fused on disk."""
-        return self.nbytes
-
-    @property
-    def base(self) -> int:
-        return self.base_parameters
+    parameters: int  # that learn
+    stored: int  # their bytes; a file for PEFT holds zeros besides, where the layers are fused on disk
+    base: int  # parameters of the model without adapters
 
     def __str__(self) -> str:
         total = self.parameters + self.base
@@ -38,10 +29,10 @@ class Report:
         return f"trains {share}, stores {self.stored:,} bytes, in {len(self.layers)} layers"
 
 
-def report(model: nn.Module, name: str, base_parameters: int | None = None) -> Report:
+def report(model: nn.Module, name: str, base: int | None = None) -> Report:
     """The numbers of an adapter: trained parameters and the bytes they take."""
     learned = {id(p): p for module in modules_of(model, name) for p in module.parameters() if p.requires_grad}.values()
-    base = sum(p.numel() for p in base_of(model).values()) if base_parameters is None else base_parameters
+    base = sum(p.numel() for p in base_of(model).values()) if base is None else base
     adapted = tuple(path for path, layer in layers_of(model).items() if name in layer.adapters)
     return Report(name, adapted, sum(p.numel() for p in learned), sum(p.nbytes for p in learned), base)
 

@@ -158,7 +158,7 @@ def test_only_adapters_learn_and_the_counts_are_the_papers():
         with torch.device("meta"):
             model = GPT(presets.gpt2(size))
         found = lora.attach(model, lora.Config(r=4, alpha=32, targets=["q_proj", "v_proj"]))
-        assert found.parameters == count and found.nbytes == 4 * count
+        assert found.parameters == count and found.stored == 4 * count
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count
     assert str(found).startswith("trains 147,456 of 124,587,264 (0.1184 %), stores 589,824 bytes")
 
