@@ -58,6 +58,8 @@ def summary(manifest: dict, out: str) -> str:
         lines.append(f"{split}: {counts['documents']} documents, {counts['tokens']} tokens, {ratio:.2f} bytes a token")
     if manifest["duplicates"]:
         lines.append(f"left out: {manifest['duplicates']} exact duplicates")
+    for kind, count in manifest["unread"].items():
+        lines.append(f"left out: {count} {kind}, only read when named itself")
     bad = manifest["bad"]
     if bad["total"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in bad["counts"].items())

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from minigpt.corpus.documents import Documents
 from minigpt.corpus.foreign import GBK, NOT_UTF8, PACKED, PDF, UTF16
+from minigpt.corpus.preparation import prepare
 from minigpt.errors import Error
+from minigpt.training.language import left_out
 
 SECRET = "Mrs Doe has a cough"
 
@@ -29,6 +31,20 @@ def test_text_is_taken_byte_for_byte(tmp_path):
     assert texts(tmp_path / "a.txt") == ["咳嗽\r\n\r\n  cough \t"]
     write(tmp_path / "bom.txt", b"\xef\xbb\xbfcough")
     assert texts(tmp_path / "bom.txt") == ["cough"]
+
+
+def test_what_else_is_in_a_folder_is_counted_and_said(tmp_path):
+    for name in ("a.txt", "b.txt", "b/c.JSONL", "d.jsonl", "e.csv", "README.md", ".hidden/f.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"a note of {name}\n")
+    documents = Documents(tmp_path)
+    assert [file.name for file in documents.files] == ["a.txt", "b.txt"] and documents.unread == {
+        ".jsonl": 2,
+        ".csv": 1,
+    }
+    manifest = prepare(tmp_path, tmp_path / "tokens", vocab_size=257, validation=0.5)
+    assert left_out(manifest) == "2 .jsonl, only read when named itself; 1 .csv, only read when named itself"
+    assert Documents(tmp_path / "d.jsonl", "text").unread == {}
 
 
 def test_folder_is_read_in_order_and_below(tmp_path):

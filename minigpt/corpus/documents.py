@@ -5,7 +5,8 @@ A line that cannot be used is reported by file and line, never by content: these
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -24,7 +25,8 @@ class Documents:
     text. Text is taken as it is, newlines too; only a byte order mark goes. Bad lines (no JSON, no such field, no
     text, not UTF-8, blank) are left out with on_bad="skip" and are an Error with on_bad="refuse"; after a pass `bad`
     says which they were. Of records, `where` takes those whose fields are as it says: ("type=radiology",),
-    ("language=zh", "type!=dialogue"). During a pass `position` counts the bytes read of `size`.
+    ("language=zh", "type!=dialogue"). During a pass `position` counts the bytes read of `size`. `unread` says how many
+    files of the other kinds are in the folder, too.
 
     Errors: no such file, a kind it does not read, a field that no line has (with the nearest one), a damaged file.
     """
@@ -35,7 +37,7 @@ class Documents:
         self.needed = [(field,), *((name,) for name, _, _ in self.where)]  # of each, some line has one
         if on_bad not in ("skip", "refuse"):
             raise Error(f"on_bad is {on_bad!r}, expected 'skip' or 'refuse'")
-        self.files, self._read = _kind(self.source)
+        self.files, self._read, self.unread = _kind(self.source)
         if self._read is _read_texts and (field is not None or where):
             raise Error(f"{source}: text files have no fields: leave out {repr(field) if field else where[0]!r}")
         self.size = sum(file.stat().st_size for file in self.files)
@@ -78,21 +80,23 @@ def _condition(text: str) -> tuple[str, bool, str]:
 _UNWANTED = Unusable("left out by where")
 
 
-def _kind(source: Path):
+def _kind(source: Path) -> tuple[list[Path], Callable, dict[str, int]]:
+    """The files to read, by what, and how many there are beside them of other kinds."""
     readers = {".txt": _read_texts, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if source.is_dir():
-        files = [f for f in source.rglob("*") if f.suffix.lower() == ".txt" and f.is_file()]
+        files = [f for f in source.rglob("*") if f.suffix.lower() in readers and f.is_file()]
         # A Mac leaves a "._note.txt" beside each note on a foreign disk.
         files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(source).parts)]
-        if not files:
+        kinds = Counter(f.suffix.lower() for f in files)
+        if not kinds.pop(".txt", 0):
             raise Error(f"{source}: no .txt file in this folder: for other kinds name the file itself")
-        return sorted(files, key=Path.as_posix), _read_texts
+        return sorted((f for f in files if f.suffix.lower() == ".txt"), key=Path.as_posix), _read_texts, dict(kinds)
     if not source.is_file():
         raise Error(f"{source}: no such file or folder")
     if source.suffix.lower() not in readers:
         kind = repr(source.suffix) if source.suffix else "a file without ending"
         raise Error(f"{source}: cannot read {kind}, expected one of {', '.join(readers)}{advice(source)}")
-    return [source], readers[source.suffix.lower()]
+    return [source], readers[source.suffix.lower()], {}
 
 
 def _read_texts(documents: Documents) -> Iterator[tuple]:

@@ -94,6 +94,7 @@ def _manifest(documents: Documents, plan: Plan, tokenizer: Tokenizer) -> dict:
         "eot": tokenizer.eot,
         "duplicates": plan.duplicates,
         "bad": {"total": bad.total, "counts": dict(sorted(bad.counts.items())), "first": bad.first},
+        "unread": documents.unread,
     }
 
 

@@ -77,10 +77,11 @@ class Language:
 def left_out(manifest: dict) -> str:
     """The documents that are not among the tokens, and why; "" if all are.
 
-    >>> left_out({"duplicates": 2, "bad": {"total": 3, "first": ["a.txt: empty"]}})
-    '2 exact duplicates; 3 that could not be used, first a.txt: empty'
+    >>> left_out({"duplicates": 2, "bad": {"total": 3, "first": ["a.txt: empty"]}, "unread": {".csv": 1}})
+    '2 exact duplicates; 3 that could not be used, first a.txt: empty; 1 .csv, only read when named itself'
     """
     duplicates, bad = manifest.get("duplicates", 0), manifest.get("bad", {"total": 0})
     said = [f"{duplicates:,} exact duplicates"] if duplicates else []
     said += [f"{bad['total']:,} that could not be used, first {bad['first'][0]}"] if bad["total"] else []
+    said += [f"{n:,} {kind}, only read when named itself" for kind, n in manifest.get("unread", {}).items()]
     return "; ".join(said)
