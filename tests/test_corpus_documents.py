@@ -43,7 +43,7 @@ def test_what_else_is_in_a_folder_is_counted_and_said(tmp_path):
         ".csv": 1,
     }
     manifest = prepare(tmp_path, tmp_path / "tokens", vocab_size=257, validation=0.5)
-    assert left_out(manifest) == "2 .jsonl, only read when named itself; 1 .csv, only read when named itself"
+    assert left_out(manifest) == "1 .csv, only read when named itself; 2 .jsonl, only read when named itself"
     assert Documents(tmp_path / "d.jsonl", "text").unread == {}
 
 

@@ -90,7 +90,7 @@ def _kind(source: Path) -> tuple[list[Path], Callable, dict[str, int]]:
         kinds = Counter(f.suffix.lower() for f in files)
         if not kinds.pop(".txt", 0):
             raise Error(f"{source}: no .txt file in this folder: for other kinds name the file itself")
-        return sorted((f for f in files if f.suffix.lower() == ".txt"), key=Path.as_posix), _read_texts, dict(kinds)
+        return sorted((f for f in files if f.suffix.lower() == ".txt"), key=Path.as_posix), _read_texts, dict(sorted(kinds.items()))
     if not source.is_file():
         raise Error(f"{source}: no such file or folder")
     if source.suffix.lower() not in readers:
