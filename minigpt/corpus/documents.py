@@ -87,10 +87,11 @@ def _kind(source: Path) -> tuple[list[Path], Callable, dict[str, int]]:
         files = [f for f in source.rglob("*") if f.suffix.lower() in readers and f.is_file()]
         # A Mac leaves a "._note.txt" beside each note on a foreign disk.
         files = [f for f in files if not any(part.startswith(".") for part in f.relative_to(source).parts)]
-        kinds = Counter(f.suffix.lower() for f in files)
+        kinds = Counter(sorted(f.suffix.lower() for f in files))
         if not kinds.pop(".txt", 0):
             raise Error(f"{source}: no .txt file in this folder: for other kinds name the file itself")
-        return sorted((f for f in files if f.suffix.lower() == ".txt"), key=Path.as_posix), _read_texts, dict(sorted(kinds.items()))
+        texts = sorted((f for f in files if f.suffix.lower() == ".txt"), key=Path.as_posix)
+        return texts, _read_texts, dict(kinds)
     if not source.is_file():
         raise Error(f"{source}: no such file or folder")
     if source.suffix.lower() not in readers:
