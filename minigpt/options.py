@@ -66,16 +66,19 @@ def collect(records: Sequence[type]) -> dict[str, Option]:
 
 
 def _comments(record: type) -> dict[str, str]:
-    """The comment at the end of each field's line. Without the source (a frozen program) there is none."""
+    """The comment at the end of each field's line. Without the source (a frozen program, a prompt) there is none."""
     found: dict[str, str] = {}
     for cls in reversed(record.__mro__):
         try:
             source = textwrap.dedent(inspect.getsource(cls))
-        except (OSError, TypeError):
+            words = list(tokenize.generate_tokens(io.StringIO(source).readline))
+            made = ast.parse(source).body[0]
+        except (OSError, TypeError, SyntaxError, tokenize.TokenError):
             continue
-        words = tokenize.generate_tokens(io.StringIO(source).readline)
+        if not isinstance(made, ast.ClassDef) or made.name != cls.__name__:
+            continue  # of a class made at a prompt Python 3.13 takes some other lines for its own
         by_line = {w.start[0]: w.string.lstrip("# ") for w in words if w.type == tokenize.COMMENT}
-        for node in ast.parse(source).body[0].body:
+        for node in made.body:
             if isinstance(node, ast.AnnAssign) and node.end_lineno in by_line:
                 found[node.target.id] = by_line[node.end_lineno]
     return found
