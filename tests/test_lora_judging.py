@@ -1,5 +1,7 @@
 """How sharp verifying is: one unit in the last place, one element at a border between blocks, one odd tensor."""
 
+import math
+
 import pytest
 import torch
 from lora_checkpoints import adapter, delta, llama, merged, save
@@ -252,6 +254,17 @@ class TestBound:
         expected = (m.double() / length)[:, None] * (E + (rho + gamma(4, unit))[:, None] * raw.abs())
         found = Bound(total, torch.float32).error(rows, total.truth(rows)[1], torch.arange(63)).view(7, 9)
         torch.testing.assert_close(found, expected + total.doubt(rows), rtol=1e-6, atol=0)
+        stored = Sum(W.T.contiguous(), Update(A, B, 2.0, transposed=True, magnitude=m))
+        rows = slice(0, 9)
+        other = Bound(stored, torch.float32).error(rows, stored.truth(rows)[1], torch.arange(63)).view(9, 7)
+        torch.testing.assert_close(other.T, found, rtol=1e-9, atol=0)
+
+    def test_of_a_row_that_cancels_nothing_is_known(self):
+        A, B, m = torch.randn(5, 9).double(), torch.randn(7, 5).double(), torch.rand(7).double() + 0.5
+        W = torch.randn(7, 9).double()
+        W[3] = (-2.0 * (B @ A))[3]
+        wobble = sum_of(W, A, B, magnitude=m).wobble
+        assert wobble[3] == math.inf and (wobble[[0, 1, 2, 4, 5, 6]] < 1e-13).all()
 
 
 class TestLean:

@@ -62,6 +62,15 @@ def test_units_are_those_of_the_formats():
         assert exact.TINY[dtype] == info.tiny * info.eps / 2  # 0 in float64, as half of its smallest number is
 
 
+@pytest.mark.parametrize("shape", [(1000, 700), (3, 10**6), (5, 0), (0, 4), (700, 1)])
+def test_blocks_hold_as_many_elements_as_fit_and_all_rows_once(shape):
+    blocks = list(exact.row_blocks(shape))
+    assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(shape[0]))
+    for block in blocks:
+        elements = (block.stop - block.start) * shape[1]
+        assert elements <= max(exact.CHUNK, shape[1]) and (block.stop == shape[0] or elements > exact.CHUNK - shape[1])
+
+
 class TestRounding:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_equals_numpy_on_a_million_values(self, dtype):
@@ -426,6 +435,18 @@ def test_bake_leaves_what_was_learned_whole():
     lora.bake(model)
     assert [type(m) for m in model] == [nn.Linear, nn.Tanh, nn.Linear] and torch.equal(model[2].weight, learned)
     torch.testing.assert_close(model(x), before)
+
+
+@pytest.mark.parametrize(("targets", "tied"), [(["c_attn"], True), (["lm_head"], False)])
+def test_bake_tells_transformers_whether_the_head_is_still_tied(targets, tied):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=16, n_embd=16, n_layer=1, n_head=2))
+    lora.attach(model, lora.Config(r=2, targets=targets, tied="untie"))
+    stir(model)
+    lora.bake(model)
+    assert model.config.tie_word_embeddings is tied
+    assert (model.lm_head.weight is model.transformer.wte.weight) is tied
 
 
 def test_the_report_shows_what_16_bits_lose():

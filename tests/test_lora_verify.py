@@ -283,6 +283,18 @@ def test_an_update_below_the_dtype_is_called_indistinguishable(tmp_path):
     assert verdict.equal and "indistinguishable" in verdict.findings[0].note and "indistinguishable" in verdict.notes[0]
 
 
+def test_no_number_is_no_number_in_another_dtype_either(tmp_path):
+    tensors = {"q_proj.weight": torch.randn(8, 8), "scales": torch.tensor([1.0, torch.nan, 2.0])}
+    base, lora = save(tmp_path / "base", tensors), adapter(tmp_path / "lora", tensors, targets=["q_proj"])
+    right = merged(tensors, lora)
+    assert verify(base, lora, save(tmp_path / "cast", right | {"scales": tensors["scales"].half()})).equal
+    for place, value in ((1, 0.0), (2, torch.nan)):  # a number for none, none for a number
+        wrong = tensors["scales"].half()
+        wrong[place] = value
+        verdict = verify(base, lora, save(tmp_path / "wrong", right | {"scales": wrong}))
+        assert not verdict.equal and sum(finding.wrong for finding in verdict.findings) == 1
+
+
 def test_a_tensor_of_one_element_is_compared_too(tmp_path):
     tensors = {"q_proj.weight": torch.randn(8, 8), "gain": torch.tensor([1.5])}
     base, lora = save(tmp_path / "base", tensors), adapter(tmp_path / "lora", tensors, targets=["q_proj"])
