@@ -171,6 +171,7 @@ def test_logprobs_add_up_and_parents_lead_back():
         torch.testing.assert_close(torch.tensor(beam.logprobs), true, atol=1e-5, rtol=1e-5)
     steps = traces[0].steps
     assert {node.parent for node in steps[0]} == {-1}  # the prompt
+    assert {len(nodes) for nodes in steps} == {3 * 3}  # enough that three go on if two ends are among each beam's best
     for beam in beams:  # each is in the tree, and its parents are the beams that ran
         place = next(
             i for i, node in enumerate(steps[len(beam.tokens) - 1])
