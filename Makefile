@@ -45,12 +45,12 @@ test: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m bench all
 
-# How many changes of the core do its tests notice?  Each costs a run of the tests of its area; N=5 draws fewer.
+# How many changes of the core do its tests notice?  Forty minutes; N=5 draws fewer.
 N ?= 40
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutants --draw $(N)
 
-# Damaged files, kill -9, full disks: some ten thousand; writes docs/reliability.md. Ten minutes on two cores.
+# Damaged files, kill -9, full disks: some ten thousand; writes docs/reliability.md. Ten minutes.
 faults: $(VENV)/.test
 	$(BIN)/python -m tests.faults
 
