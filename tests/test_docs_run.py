@@ -1,5 +1,5 @@
-"""The commands of README and of the chapters, one after the other as a reader types them: on a small machine's scale,
-in a folder where what they name is there. Only what a number of steps, minutes or a size says is made smaller."""
+"""The commands of README and docs, one after the other as a reader types them, on the scale of a small machine, in a
+folder where what they name is there. Only what a number of steps, minutes or a size says is made smaller."""
 
 import importlib
 import io
@@ -23,6 +23,8 @@ ELSEWHERE = {
     "--compile on": "tests/test_precision.py, tests/test_throughput.py",
     "OUT A B": "tests/test_lora_combine.py",
     "base/ adapter/ merged/": "tests/test_lora_verify.py",
+    "ADAPTER MERGED": "tests/test_lora_verify.py",
+    "figures --docs": "tests/test_figures.py",
     "minigpt.training.sweep": "tests/test_sweep.py, which trains in processes of its own",
 }
 LEARN = sorted((ROOT / "docs" / "learn").glob("0*.md")) + [ROOT / "docs" / "learn" / "10-memory.md"]
@@ -72,14 +74,16 @@ def typed(line: str, monkeypatch) -> int:
 def folder(tmp_path, monkeypatch):
     """Files by the names that the pages give them, and the notes of data/ in small."""
     notes = [json.loads(line) for line in (ROOT / "data" / "notes.jsonl").read_text(encoding="utf-8").splitlines()]
-    few = [note for note in notes if note["language"] == "en"][:24] + [n for n in notes if n["type"] == "radiology"][
-        :12
-    ]
+    few = [note | {"text": f"{i}: {note['text'][:100]}"} for i, note in enumerate(notes)][:1000]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     write_lines(tmp_path / "data" / "notes.jsonl", few)
     monkeypatch.setattr(options, "EMBEDDED", tmp_path / "data" / "notes.jsonl")
-    write_lines(tmp_path / "notes.jsonl", [{"note": note["text"]} for note in few])
+    write_lines(tmp_path / "data" / "pairs.jsonl", [{"prompt": f"{i} days?", "response": "yes"} for i in range(30)])
+    long = [" ".join(note["text"] for note in few[i : i + 40]) for i in range(9)]
+    texts = [*long, *(note["text"] for note in few[9:])]
+    write_lines(tmp_path / "notes.jsonl", [note | {"note": text} for note, text in zip(few, texts, strict=True)])
+    write_lines(tmp_path / "long.jsonl", [{"note": text} for text in long])
     write_lines(tmp_path / "letters.jsonl", [{"text": note["text"]} for note in few[:8]])
     write_lines(tmp_path / "n.jsonl", [{"text": each["text"], "type": each["kind"]} for each in labelled_notes(130)])
     turns = [{"role": "user", "content": "cough"}, {"role": "assistant", "content": "since when?"}]
@@ -94,8 +98,14 @@ def folder(tmp_path, monkeypatch):
 def runnable(page) -> list[str]:
     """In the order of the page."""
     text = page.read_text(encoding="utf-8")
-    lines = sorted(command_lines(page), key=text.index)
-    return [line for line in lines if not any(part in line for part in ELSEWHERE)]
+    lines = sorted(command_lines(page), key=lambda line: text.find(line[:40]))
+    whole = [
+        line for line in lines if len(line.split()) > 3 or "sample.py" in line or "train.py" in line
+    ]  # no mere name
+    named = [
+        re.sub(r"\b(RUN|MODEL|BASE)\b", "runs/notes", line).replace("--method M", "--method lora") for line in whole
+    ]
+    return [line for line in named if not any(part in line for part in ELSEWHERE)]
 
 
 def test_the_commands_of_readme_run_one_after_the_other(folder, monkeypatch, capsys):
@@ -118,6 +128,25 @@ def test_the_command_of_every_chapter_runs(folder, monkeypatch, capsys):
     for page in LEARN:
         (line,) = command_lines(page)
         assert typed(line, monkeypatch) == 0, (name(page), line, capsys.readouterr())
+
+
+OTHERS = ("chat", "context", "generation", "gpt-family", "lora", "memory", "privacy", "rows", "tasks", "figures")
+
+
+@pytest.mark.parametrize("page", OTHERS)
+def test_the_commands_of_the_other_pages_run(page, folder, monkeypatch, capsys):
+    for line in (
+        "python train.py --out runs/notes",
+        "python train.py --init runs/notes --method lora --data letters.jsonl --field text --out runs/letters",
+        "python train.py --init runs/notes --method adapter --data letters.jsonl --field text --out runs/triage",
+    ):
+        assert typed(line, monkeypatch) == 0, capsys.readouterr()
+    for other in ("demo", "mine", "small", "tiny"):
+        shutil.copytree(folder / "runs" / "notes", folder / "runs" / other)
+    for source, other in (("notes", "models/notes"), ("letters", "runs/demo-radiology")):
+        shutil.copytree(folder / "runs" / source, folder / other)
+    for line in runnable(ROOT / "docs" / f"{page}.md"):
+        assert typed(line, monkeypatch) == 0, (line, capsys.readouterr())
 
 
 def test_what_is_not_run_here_is_said_to_be_tested_elsewhere():
