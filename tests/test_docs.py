@@ -108,7 +108,7 @@ def test_a_command_line_has_options_that_exist(page, line, monkeypatch, capsys):
         file = words[2] if (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file() else f"{words[2]}.__main__"
         parses(importlib.import_module(file).main, words[2:], monkeypatch)
     else:
-        assert words[2] in ("pytest", "minigpt.training.schedule", "http.server", "pip", "tests.anchors"), line
+        assert words[2] in ("pytest", "minigpt.training.schedule", "http.server", "pip", "tests.anchors", "tests.mutants"), line
 
 
 def load(file: Path):
