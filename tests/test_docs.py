@@ -26,6 +26,7 @@ MODULES = (
     "minigpt.privacy",
     "minigpt.privacy.plant",
 )
+KNOWN = ("pytest", "pip", "http.server", "minigpt.training.schedule", "tests.anchors", "tests.mutants", "tests.faults")
 
 
 def name(page: Path) -> str:
@@ -108,7 +109,7 @@ def test_a_command_line_has_options_that_exist(page, line, monkeypatch, capsys):
         file = words[2] if (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file() else f"{words[2]}.__main__"
         parses(importlib.import_module(file).main, words[2:], monkeypatch)
     else:
-        assert words[2] in ("pytest", "minigpt.training.schedule", "http.server", "pip", "tests.anchors", "tests.mutants"), line
+        assert words[2] in KNOWN, line
 
 
 def load(file: Path):
