@@ -1,8 +1,10 @@
 """The training loop: what a step is, what must not change it, and what it must learn."""
 
+import contextlib
 import copy
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from minigpt import GPT, Error, GPTConfig
 from minigpt.corpus.batches import Batches
 from minigpt.loss import IGNORE, cross_entropy
 from minigpt.memory import Job
+from minigpt.tokenizer import Tokenizer
 from minigpt.training import compose
 from minigpt.training.checkpoint import Progress
 from minigpt.training.estimate import first_loss, memory_bytes, unigram_entropy
 from minigpt.training.evaluate import evaluate
 from minigpt.training.loop import Hooks, fit, train_step
 from minigpt.training.optimizer import load_state_by_name, make_optimizer, state_by_name
-from minigpt.training.options import SIZES, LoopConfig, OptimizerConfig, ShapeConfig
+from minigpt.training.options import SIZES, LoopConfig, OptimizerConfig, RunConfig, ShapeConfig
 from minigpt.training.schedule import ScheduleConfig, learning_rate
 from minigpt.training.streams import stream_seed
 
@@ -331,6 +334,19 @@ def test_options_that_cannot_work_name_the_fix():
         LoopConfig(steps=0)
     with pytest.raises(Error, match="above 0"):
         ScheduleConfig(lr=-1.0)
+
+
+def test_a_sample_ends_with_a_whole_character(monkeypatch):
+    letters = Tokenizer.train([""], 257)  # a token is a byte
+    gpt = GPT(GPTConfig(vocab_size=257, context=16, n_layers=1, n_heads=2, d_model=32))
+    subject = SimpleNamespace(tokenizer=letters, prompt=letters.encode, shown=lambda given, prompt: given)
+    method = SimpleNamespace(taken=lambda model: 0, virtual=lambda model: [])
+    chosen = SimpleNamespace(run=RunConfig(prompt="主诉"), goal=SimpleNamespace(task="lm"), loop=LoopConfig())
+    compute = SimpleNamespace(model=gpt, sampling=contextlib.nullcontext)
+    write = compose.sampler(subject, method, chosen, compute)
+    for cut in (0, 1, 2, 3):
+        monkeypatch.setattr(compose, "generate", lambda *_, cut=cut, **__: [letters.encode("咳嗽")[: 6 - cut]])
+        assert write(1) == "主诉" + ("咳嗽" if cut == 0 else "咳")
 
 
 def test_report_is_one_file_and_shows_hostile_samples_as_text(tmp_path):

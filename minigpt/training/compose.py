@@ -183,7 +183,8 @@ def sampler(subject, method, options, compute: Compute):
         virtual = method.virtual(model)
         with compute.sampling():
             (ids,) = generate(model, [virtual + prompt], min(run.sample_tokens, room), eos=tokenizer.eot, **draw)
-        return subject.shown(run.prompt, prompt) + tokenizer.decode(i for i in ids if i != tokenizer.eot)
+        text = tokenizer.stream()  # which leaves out half a character at the end
+        return subject.shown(run.prompt, prompt) + "".join(text.push(i) for i in ids if i != tokenizer.eot)
 
     return write
 
