@@ -84,6 +84,20 @@ def test_a_chinese_text_streams_whole_and_as_text(page_of):
     assert all(written(page).startswith(text) for text in seen)
 
 
+def test_the_mark_of_a_new_line_stands_where_the_line_ends(page_of):
+    page = page_of()
+    write(page, "患者")
+    lines = page.locator("#write .token .line")
+    assert lines.all_text_contents() == ["\n"] and written(page) == f"{SENTENCE}\n<b>x</b>"
+    sign = "() => getComputedStyle(document.querySelector('#write .token .line'), '::before').content"
+    assert page.evaluate(sign) == '"⏎"'
+    token = "{ text: '.\\n\\nab\\n' }"
+    page.evaluate(f"import('/static/tokens.js').then((module) => {{ window.made = module.tinted({token}); }})")
+    wait_for(lambda: page.evaluate("!!window.made"))
+    pieces = page.evaluate("[...made.childNodes].map((each) => [each.className ?? '', each.textContent])")
+    assert pieces == [["", "."], ["line", "\n"], ["line", "\nab"], ["line", "\n"]]
+
+
 def test_an_alternative_is_shown_and_gone_on_from(page_of):
     page = page_of()
     write(page, "患者", "0")

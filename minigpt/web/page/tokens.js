@@ -33,7 +33,7 @@ export class TokenRow {
 
   add(tokens) {
     for (const token of tokens) {
-      const cell = make("span", { className: classOf(token), role: "button" }, token.text);
+      const cell = make("span", { className: classOf(token), role: "button" }, ...linesOf(token.text));
       cell.tabIndex = this.cells.length ? -1 : 0;
       this.tokens.push(token);
       this.cells.push(cell);
@@ -69,13 +69,15 @@ function classOf(token) {
   const kinds = ["token"];
   if (token.logprob != null) kinds.push(tint(token.logprob));
   if (!token.text) kinds.push("part");
-  if (token.text.includes("\n")) kinds.push("line");
   if (token.chosen) kinds.push("chosen");
   return kinds.join(" ");
 }
 
+/** The text in pieces, each that begins with a new line marked, so that the mark stands where the line ends. */
+const linesOf = (text) => text.split(/(?=\n)/).map((piece) => (piece.startsWith("\n") ? make("span", { className: "line" }, piece) : piece));
+
 /** A piece of a text that is only looked at. */
-export const tinted = (token) => make("span", { className: classOf(token) }, token.text);
+export const tinted = (token) => make("span", { className: classOf(token) }, ...linesOf(token.text));
 
 /** The key to the tints, for people. */
 export function legend(host) {
