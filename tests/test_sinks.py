@@ -15,7 +15,7 @@ from minigpt.generation.reader import PlainReader, Reader
 from minigpt.generation.scoring import score
 from minigpt.memory import Job, predict
 from minigpt.model import activate
-from minigpt.positions import rotary, rotate
+from minigpt.positions import inverse_frequencies, rotary, rotate
 
 
 @pytest.fixture(autouse=True)
@@ -134,11 +134,12 @@ def test_branches_that_part_at_once_have_first_tokens_of_their_own():
 
 @pytest.mark.parametrize("sinks", [1, 3])
 def test_far_positions_are_turned_in_float64(sinks):
-    """Of a text without end: in float32 an angle of 10^7 is a half off."""
-    gpt, far = endless(4, sinks), torch.tensor([[10**7 + 1]])
+    """Of a text without end: in float32 an angle of 3 million is a tenth off."""
+    gpt, far = endless(4, sinks), torch.tensor([[10**8 + 1]])
     cos, sin = gpt._rotary(far, far + 1, torch.float32)
-    assert cos[0, 0, 0, 0].item() == pytest.approx(math.cos(10**7 + 1), abs=1e-6)
-    assert sin[0, 0, 0, 0].item() == pytest.approx(math.sin(10**7 + 1), abs=1e-6)
+    for pair, frequency in enumerate(inverse_frequencies(gpt.config.d_head, gpt.config.rope_theta).tolist()):
+        assert cos[0, 0, 0, pair].item() == pytest.approx(math.cos((10**8 + 1) * frequency), abs=1e-6)
+        assert sin[0, 0, 0, pair].item() == pytest.approx(math.sin((10**8 + 1) * frequency), abs=1e-6)
 
 
 def test_texts_without_end():
