@@ -90,8 +90,10 @@ def main(argv: list[str] | None = None) -> int:
         return {"merge": _merge, "verify": _verify, "inspect": _inspect}[options.command](options)
     except Error as problem:
         print(f"lora: {problem}", file=sys.stderr)
-    except MemoryError:
-        print("lora: out of memory", file=sys.stderr)
+    except (MemoryError, RuntimeError) as problem:
+        if not isinstance(problem, MemoryError) and "allocate memory" not in str(problem):  # as PyTorch says it
+            raise
+        print("lora: out of memory: end other programs, or use a machine with more", file=sys.stderr)
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2

@@ -106,10 +106,15 @@ def test_a_command_line_has_options_that_exist(page, line, monkeypatch, capsys):
     elif words[2] == "bench":
         known_bench(words[3:])
     elif words[2] in MODULES:
-        file = words[2] if (ROOT / words[2].replace(".", "/")).with_suffix(".py").is_file() else f"{words[2]}.__main__"
-        parses(importlib.import_module(file).main, words[2:], monkeypatch)
+        parses(program(words[2]).main, words[2:], monkeypatch)
     else:
         assert words[2] in KNOWN, line
+
+
+def program(name: str):
+    """The module that `python -m name` runs."""
+    there = (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()
+    return importlib.import_module(name if there else f"{name}.__main__")
 
 
 def load(file: Path):

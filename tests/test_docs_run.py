@@ -1,7 +1,6 @@
 """The commands of README and docs, one after the other as a reader types them, on the scale of a small machine, in a
 folder where what they name is there. Only what a number of steps, minutes or a size says is made smaller."""
 
-import importlib
 import io
 import json
 import re
@@ -11,7 +10,7 @@ import sys
 
 import pytest
 from runs import ROOT, labelled_notes, write_lines
-from test_docs import COMMANDS, command_lines, load, name
+from test_docs import COMMANDS, command_lines, load, name, program
 
 from minigpt.training import compose, options
 from minigpt.training.compute import Compute
@@ -46,26 +45,16 @@ def shortened(words: list[str], made: bool) -> list[str]:
     return [*kept, *more, *([] if made else NEW)]
 
 
-def program(words: list[str]):
-    """The `main` of a command line, and its words as it finds them in sys.argv."""
-    if words[1] != "-m":
-        return load(ROOT / words[1]).main, words[1:]
-    module = "lora.cli" if words[2] == "lora" else words[2]
-    if not (ROOT / module.replace(".", "/")).with_suffix(".py").is_file():
-        module += ".__main__"
-    return importlib.import_module(module).main, words[2:]
-
-
 def typed(line: str, monkeypatch) -> int:
     """Run it here; its exit code."""
     words = shlex.split(line)
     if words[1] == "train.py":
         words[2:] = shortened(words[2:], made="--init" in words or "--resume" in words)
-    main, argv = program(words)
+    module, argv = (program(words[2]), words[2:]) if words[1] == "-m" else (load(ROOT / words[1]), words[1:])
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(sys, "stdin", io.StringIO("Chief complaint:\n" if "--interactive" in line else "fever\n"))
     try:
-        return main() or 0
+        return module.main() or 0
     except SystemExit as left:
         return left.code or 0
 

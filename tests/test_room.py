@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import lora.cli
 from minigpt import GPT, Error, GPTConfig, room
 from minigpt.cli import run
 from minigpt.memory import Job, Plan, predict
@@ -127,6 +128,19 @@ def test_memory_at_its_end_is_one_sentence(problem, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert ended.value.code == 2 and said.startswith("train.py: out of memory") and said.count("\n") == 1
     assert "2.00 GiB" in said or "CUDA" not in str(problem)
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_lora_says_it_too(problem, capsys, monkeypatch):
+    def inspect(options):
+        raise problem
+
+    monkeypatch.setattr(lora.cli, "_inspect", inspect)
+    assert lora.cli.main(["inspect", "somewhere"]) == 2
+    assert capsys.readouterr().err.startswith("lora: out of memory")
+    problem = RuntimeError("another one")
+    with pytest.raises(RuntimeError, match="another one"):
+        lora.cli.main(["inspect", "somewhere"])
 
 
 def test_other_errors_are_not_hidden(monkeypatch):

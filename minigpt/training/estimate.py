@@ -12,7 +12,6 @@ from minigpt.config import GPTConfig
 from minigpt.memory import Job, Plan, largest_batch, predict
 from minigpt.model import GPT
 
-GIB = 1 << 30
 BESIDE = 256 << 20  # bytes that threads, kernels and the report take, whatever the model
 ADDED = {"adapters", "prompts", "prefixes"}  # parts of the names of parameters that a method has put in
 
@@ -92,7 +91,7 @@ def describe_model(model: GPT, job: Job) -> list[str]:
     return [
         f"model       {n_parameters:,} parameters{learning}; {config.n_layers} layers, {config.n_heads} heads, "
         f"{config.d_model} wide, context {config.context}, vocabulary {config.vocab_size}",
-        f"memory      about {peak / GIB:.2f} GiB at the peak of a step, beside PyTorch itself (MiB: {parts})",
+        f"memory      about {peak / room.GIB:.2f} GiB at the peak of a step, beside PyTorch itself (MiB: {parts})",
     ]
 
 
